@@ -1,0 +1,1 @@
+"""Config to script: read, check, lower, bundle."""

@@ -1,0 +1,1 @@
+"""The Hydra groups and experiments; see `podproof compile --help`."""

@@ -1,0 +1,1 @@
+"""What a script must pass before money is spent."""

@@ -1,0 +1,51 @@
+"""What the gates say: one verdict each, and the value that lets a script be launched."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from podproof.compiler.ir import PodScript
+from podproof.runtime.errors import Problem
+
+
+class Level(StrEnum):
+    """How much is proven: `static` reads, `fast` runs the embedded code, `full` trains."""
+
+    STATIC = "static"
+    FAST = "fast"
+    FULL = "full"
+
+
+class Outcome(StrEnum):
+    """What a gate said; a skipped gate needs a reason in the config."""
+
+    PASSED = "passed"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class GateVerdict:
+    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused."""
+
+    gate: str
+    level: Level
+    outcome: Outcome
+    summary: str
+    problems: tuple[Problem, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """A script that passed its gates; only `podproof.harness.gates` makes one."""
+
+    script: PodScript
+    verdicts: tuple[GateVerdict, ...]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A script, or a config that never became one, with the verdicts that refused it."""
+
+    script: PodScript | None
+    verdicts: tuple[GateVerdict, ...]

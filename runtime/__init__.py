@@ -1,0 +1,1 @@
+"""What rides in the pod; standard library only when imported."""

@@ -1,0 +1,1 @@
+"""Compile a Hydra config into one proven pod script, and launch it exactly once."""
