@@ -121,7 +121,7 @@ def event_from_line(line: str) -> Event:
     """Read one line written by `event_to_line`; raise ValueError when it is not one."""
     fields = json.loads(line)
     if not isinstance(fields, dict):
-        raise ValueError(f"an event is a JSON object, got {type(fields).__name__}")
+        raise ValueError(f"an event is a JSON object, got {type(fields).__name__}")  # noqa: TRY004 - one error for every unreadable line
     return event_from_dict(fields)
 
 

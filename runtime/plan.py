@@ -222,7 +222,7 @@ class Plan:
     config_sha256: str
 
 
-_T = TypeVar("_T")
+_PlanSection = TypeVar("_PlanSection")
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -239,59 +239,80 @@ def plan_from_json(text: str) -> Plan:
     except json.JSONDecodeError as error:
         raise BadPlan(Problem("plan", f"not JSON: {error}", "compile the script again")) from error
     problems: list[Problem] = []
-    plan = _read_section(Plan, fields, "plan", problems)
+    plan = read_section(Plan, fields, "plan", problems)
     if problems:
         raise BadPlan(*problems)
     return plan
 
 
-def _read_section(section: type[_T], fields: Any, where: str, problems: list[Problem]) -> _T:
+def read_section(
+    section: type[_PlanSection], fields: Any, where: str, problems: list[Problem]
+) -> _PlanSection:
+    """Read a frozen dataclass from plain JSON values, field by field, nested ones too.
+
+    Every problem is appended to `problems`, with its place as a dotted path; the value returned
+    may be used only when none was appended. A whole number is read as a float where one is due;
+    a boolean is never a number.
+    """
     if not isinstance(fields, Mapping):
         problems.append(Problem(where, f"must be an object, got {type(fields).__name__}"))
         fields = {}
     hints = get_type_hints(section)
     values = {
-        key: _read_value(hint, fields[key], f"{where}.{key}", problems)
+        key: _read_plan_value(hint, fields[key], f"{where}.{key}", problems)
         for key, hint in hints.items()
         if key in fields
     }
-    problems += [Problem(f"{where}.{key}", "unknown field") for key in sorted(fields.keys() - hints)]
+    unknown = sorted(fields.keys() - hints)
+    problems += [Problem(f"{where}.{key}", "unknown field") for key in unknown]
     missing = sorted(hints.keys() - fields.keys())
     problems += [Problem(f"{where}.{key}", "missing field") for key in missing]
     values.update(dict.fromkeys(missing))
     return section(**values)
 
 
-def _read_value(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+def _read_plan_value(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
     origin = get_origin(hint)
-    if hint is Any:
-        return value
     if origin in {Union, types.UnionType}:
-        return _read_union(hint, value, where, problems)
+        return _read_plan_union(hint, value, where, problems)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return _read_section(hint, value, where, problems)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_read_value(get_args(hint)[0], item, where, problems) for item in value)
+        return read_section(hint, value, where, problems)
+    if origin in {tuple, dict} and isinstance(value, list | Mapping):
+        return _read_plan_items(hint, value, where, problems)
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return _read_member(hint, value, where, problems)
-    return _read_scalar(origin or hint, value, where, problems)
+        return _read_plan_member(hint, value, where, problems)
+    return _read_plan_scalar(origin or hint, value, where, problems)
 
 
-def _read_union(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+def _read_plan_items(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+    if isinstance(value, list) and get_origin(hint) is tuple:
+        kind = get_args(hint)[0]
+        return tuple(_read_plan_value(kind, item, where, problems) for item in value)
+    if isinstance(value, Mapping) and get_origin(hint) is dict:
+        kind = get_args(hint)[1]
+        return {
+            str(key): _read_plan_value(kind, item, f"{where}.{key}", problems)
+            for key, item in value.items()
+        }
+    return _read_plan_scalar(get_origin(hint), value, where, problems)
+
+
+def _read_plan_union(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
     for choice in get_args(hint):
         attempt: list[Problem] = []
         if choice is type(None):
             if value is None:
                 return None
             continue
-        read = _read_value(choice, value, where, attempt)
+        read = _read_plan_value(choice, value, where, attempt)
         if not attempt:
             return read
-    problems.append(Problem(where, f"must be {hint}, got {value!r}"))
+    choices = " or ".join(_plan_hint_in_words(choice) for choice in get_args(hint))
+    problems.append(Problem(where, f"must be {choices}, got {value!r}"))
     return None
 
 
-def _read_member(hint: type[Enum], value: Any, where: str, problems: list[Problem]) -> Any:
+def _read_plan_member(hint: type[Enum], value: Any, where: str, problems: list[Problem]) -> Any:
     try:
         return hint(value)
     except ValueError:
@@ -300,12 +321,28 @@ def _read_member(hint: type[Enum], value: Any, where: str, problems: list[Proble
         return None
 
 
-def _read_scalar(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    is_whole_as_float = kind is float and isinstance(value, int)
-    if isinstance(value, bool) and kind is not bool:
-        problems.append(Problem(where, f"must be {kind.__name__}, got {value!r}"))
-    elif is_whole_as_float:
+def _read_plan_scalar(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
+    is_flag_as_number = isinstance(value, bool) and kind is not bool
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not is_flag_as_number:
         return float(value)
-    elif not isinstance(value, kind):
-        problems.append(Problem(where, f"must be {kind.__name__}, got {value!r}"))
+    if is_flag_as_number or not isinstance(value, kind):
+        problems.append(Problem(where, f"must be {_PLAN_WORDS.get(kind, kind)}, got {value!r}"))
     return value
+
+
+def _plan_hint_in_words(hint: Any) -> str:
+    if hint is type(None):
+        return "null"
+    return _PLAN_WORDS.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))
+
+
+_PLAN_WORDS: dict[Any, str] = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+    tuple: "a list",
+}

@@ -1,0 +1,222 @@
+"""Join real modules of runtime/ into one file, by cutting lines, never by writing code.
+
+The result reads like a file somebody wrote: comments, docstrings and line breaks survive, since
+only import statements are taken out and put once at the top. For that, a bundled module keeps
+four rules, and `NotBundleable` says which one a module breaks:
+
+    1. it imports our own modules only as `from podproof.runtime.x import name`, at the top
+    2. every name it defines at the top level is defined by no other bundled module
+    3. the imports between modules have no cycle
+    4. importing it does nothing: no statement but imports, definitions and assignments, no
+       `__file__`, and `__name__` only in the entry module
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from podproof.compiler.errors import NotBundleable
+from podproof.runtime.errors import Problem
+
+OWN_PACKAGE = "podproof.runtime."
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One file's text, and where each module lies in it: (name, first line, last line), from 1."""
+
+    text: str
+    modules: tuple[tuple[str, int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Module:
+    name: str
+    source: str
+    tree: ast.Module
+
+    @property
+    def lines(self) -> list[str]:
+        return self.source.splitlines()
+
+
+def bundle(
+    sources: Mapping[str, str], entry: str, *, preamble: str, constants: Mapping[str, str]
+) -> Bundle:
+    """Return the bundle of `entry` and all it imports, in import order, entry last.
+
+    `sources` maps module names to source text. `preamble` is a block of comment lines that stands
+    first. `constants` gives, for names assigned in the entry module, the text that each of them
+    shall hold; it becomes a string literal and is never read as code. Raise NotBundleable with
+    every rule that is broken.
+    """
+    modules = _in_import_order(sources, entry)
+    problems = [problem for module in modules for problem in _broken_rules(module, entry)]
+    problems += _shared_names(modules)
+    if problems:
+        raise NotBundleable(*sorted(set(problems)))
+    return _joined(modules, preamble=preamble, constants=constants)
+
+
+def text_literal(text: str) -> str:
+    """Return a Python literal of `text` that stays readable when it is JSON of many lines.
+
+    The literal is a raw triple-quoted string, which nothing inside can end or escape: JSON has
+    no bare backslash or quote at the places that would matter, and the result is read back here.
+    """
+    literal = f'r"""{text}"""'
+    try:
+        read_back = ast.literal_eval(literal)
+    except (SyntaxError, ValueError):
+        read_back = None
+    return literal if read_back == text else repr(text)
+
+
+def _in_import_order(sources: Mapping[str, str], entry: str) -> list[_Module]:
+    ordered: dict[str, _Module] = {}
+    _visit(entry, sources, ordered, ())
+    return list(ordered.values())
+
+
+def _visit(
+    name: str, sources: Mapping[str, str], ordered: dict[str, _Module], path: tuple[str, ...]
+) -> None:
+    if name in ordered:
+        return
+    if name in path:
+        circle = " -> ".join((*path[path.index(name) :], name))
+        raise NotBundleable(Problem(name, f"imports itself: {circle}", "break the circle"))
+    if name not in sources:
+        where = path[-1] if path else "bundle"
+        raise NotBundleable(Problem(where, f"imports {OWN_PACKAGE}{name}, which does not exist"))
+    module = _Module(name, sources[name], ast.parse(sources[name]))
+    for node in module.tree.body:
+        if isinstance(node, ast.ImportFrom) and _is_own(node.module):
+            _visit(str(node.module).removeprefix(OWN_PACKAGE), sources, ordered, (*path, name))
+    ordered[name] = module
+
+
+def _is_own(module: str | None) -> bool:
+    return module is not None and (module + ".").startswith("podproof.")
+
+
+def _broken_rules(module: _Module, entry: str) -> Iterator[Problem]:
+    top_level = set(map(id, module.tree.body))
+    for node in ast.walk(module.tree):
+        where = f"{module.name}.py:{getattr(node, 'lineno', 1)}"
+        yield from _broken_import_rules(node, where, at_top=id(node) in top_level)
+        if isinstance(node, ast.Name) and node.id == "__file__":
+            yield Problem(where, "reads __file__, which is another one in the script")
+        if isinstance(node, ast.Name) and node.id == "__name__" and module.name != entry:
+            yield Problem(where, "reads __name__, which is another one in the script")
+    for position, statement in enumerate(module.tree.body):
+        if not _does_nothing(statement, position, module.name == entry):
+            where = f"{module.name}.py:{statement.lineno}"
+            yield Problem(where, "does something when imported", "move it into a function")
+
+
+def _broken_import_rules(node: ast.AST, where: str, *, at_top: bool) -> Iterator[Problem]:
+    if not isinstance(node, ast.Import | ast.ImportFrom):
+        return
+    module = node.module if isinstance(node, ast.ImportFrom) else None
+    if isinstance(node, ast.ImportFrom) and node.level:
+        yield Problem(where, "imports relatively", f"write from {OWN_PACKAGE}x import name")
+    if _is_own(module) and not at_top:
+        yield Problem(where, "imports our own module inside a function", "move it to the top")
+    for alias in node.names:
+        if module is None and _is_own(alias.name):
+            yield Problem(where, f"imports the module {alias.name}", "import its names")
+        if alias.name == "*" or (alias.asname and at_top):
+            yield Problem(where, f"imports {alias.name} as another name", "keep its name")
+
+
+def _does_nothing(node: ast.stmt, position: int, is_entry: bool) -> bool:  # noqa: FBT001 - private, called once
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return position == 0
+    if is_entry and isinstance(node, ast.If):
+        return "__name__" in ast.unparse(node.test)
+    return isinstance(
+        node,
+        ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign,
+    )
+
+
+def _shared_names(modules: list[_Module]) -> list[Problem]:
+    owners: dict[str, str] = {}
+    problems = []
+    for module in modules:
+        for name in _defined_names(module.tree):
+            owner = owners.setdefault(name, module.name)
+            if owner != module.name:
+                problems.append(Problem(f"{module.name}.{name}", f"is defined in {owner} too"))
+    return problems
+
+
+def _defined_names(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id
+        elif isinstance(node, ast.Assign):
+            names = (name for target in node.targets for name in ast.walk(target))
+            yield from (name.id for name in names if isinstance(name, ast.Name))
+
+
+def _joined(modules: list[_Module], *, preamble: str, constants: Mapping[str, str]) -> Bundle:
+    entry = modules[-1]
+    docstring = ast.get_docstring(entry.tree, clean=False)
+    head = [preamble.rstrip("\n"), f'"""{docstring}"""', "", *_imports(modules)]
+    lines = "\n".join(head).split("\n")
+    spans = []
+    for module in modules:
+        body = _body_lines(module, constants if module is entry else {})
+        lines += ["", "", f"# {'-' * 10} {module.name} {'-' * (87 - len(module.name))}"]
+        first = len(lines)
+        lines += body
+        spans.append((module.name, first, len(lines)))
+    return Bundle("\n".join(lines) + "\n", tuple(spans))
+
+
+def _imports(modules: list[_Module]) -> list[str]:
+    """Return the standard-library imports of all modules once, sorted as isort sorts them."""
+    plain: set[str] = set()
+    named: dict[str, set[str]] = {}
+    for node in (node for module in modules for node in module.tree.body):
+        if isinstance(node, ast.Import):
+            plain |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not _is_own(node.module):
+            named.setdefault(str(node.module), set()).update(alias.name for alias in node.names)
+    nodes: list[ast.stmt] = [ast.Import([ast.alias(name)]) for name in sorted(plain)]
+    nodes += [
+        ast.ImportFrom(module, [ast.alias(name) for name in sorted(named[module])], 0)
+        for module in sorted(named)
+    ]
+    return [ast.unparse(node) for node in nodes]
+
+
+def _body_lines(module: _Module, constants: Mapping[str, str]) -> list[str]:
+    """Return a module's lines without its imports, the docstring kept as comments."""
+    lines: list[str | None] = list(module.lines)
+    replaced: list[tuple[ast.expr, str]] = []
+    for position, node in enumerate(module.tree.body):
+        is_docstring = position == 0 and isinstance(node, ast.Expr)
+        if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring:
+            lines[node.lineno - 1 : node.end_lineno] = [None] * _line_count(node)
+        elif isinstance(node, ast.Assign):
+            name = ast.unparse(node.targets[0])
+            replaced += [(node.value, constants[name])] if name in constants else []
+    for value, text in replaced:
+        before = module.lines[value.lineno - 1][: value.col_offset]
+        lines[value.lineno - 1 : value.end_lineno] = [before + text_literal(text)]
+    kept = "\n".join(line for line in lines if line is not None).strip("\n")
+    return [*_docstring_as_comments(module), "", *kept.split("\n")]
+
+
+def _line_count(node: ast.stmt) -> int:
+    return (node.end_lineno or node.lineno) - node.lineno + 1
+
+
+def _docstring_as_comments(module: _Module) -> list[str]:
+    docstring = ast.get_docstring(module.tree) or ""
+    return [f"# {line}".rstrip() for line in docstring.splitlines()]

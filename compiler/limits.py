@@ -1,0 +1,111 @@
+"""The sizes a launch must stay inside: one table, with where each number comes from."""
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from podproof.runtime.errors import Problem
+
+
+class Size(StrEnum):
+    """The sizes that are limited."""
+
+    SCRIPT = "script"
+    PAYLOAD = "payload"
+    START_COMMAND = "start_command"
+    ENV_STRING = "env_string"
+    ENV_COUNT = "env_count"
+    ENV_TOTAL = "env_total"
+    REQUEST = "request"
+    POD_NAME = "pod_name"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One limit: above `soft` a launch is warned about, above `hard` it is refused.
+
+    `unit` says what is counted, `source` why the numbers are what they are.
+    """
+
+    soft: int
+    hard: int
+    unit: str
+    source: str
+
+
+LIMITS: Mapping[Size, Limit] = {
+    Size.SCRIPT: Limit(
+        98_304, 196_608, "bytes", "our own: a person reads the script before paying for it"
+    ),
+    Size.PAYLOAD: Limit(
+        32_768, 49_152, "characters", "our own: leaves room for the boot code in the request"
+    ),
+    Size.START_COMMAND: Limit(
+        2_000, 4_000, "bytes", "RunPod: undocumented; about 100 KB was refused, 4 KB is common"
+    ),
+    Size.ENV_STRING: Limit(
+        16_000, 131_071, "bytes", "Linux: the longest KEY=VALUE one process can be given"
+    ),
+    Size.ENV_COUNT: Limit(40, 50, "variables", "RunPod: documented maximum for one pod"),
+    Size.ENV_TOTAL: Limit(
+        48_000, 60_000, "bytes", "RunPod: undocumented; requests near 70 KB passed, 100 KB failed"
+    ),
+    Size.REQUEST: Limit(
+        40_960, 60_000, "bytes", "RunPod: undocumented; requests near 70 KB passed, 100 KB failed"
+    ),
+    Size.POD_NAME: Limit(60, 191, "characters", "RunPod: maxLength in its OpenAPI description"),
+}
+
+
+def pack(text: str) -> str:
+    """Return the payload that carries a script: base64 of its zlib-compressed UTF-8 bytes.
+
+    zlib may pack differently from version to version, so compare scripts by the sha256 of the
+    text, never by their payloads.
+    """
+    return base64.b64encode(zlib.compress(text.encode(), level=9)).decode("ascii")
+
+
+def over_hard(sizes: Mapping[Size, int]) -> tuple[Problem, ...]:
+    """Return one problem for each size above its hard limit, in the table's order.
+
+    >>> [problem.where for problem in over_hard({Size.ENV_COUNT: 51, Size.POD_NAME: 61})]
+    ['env_count']
+    """
+    return tuple(
+        _problem(size, sizes[size], limit.hard, limit)
+        for size, limit in LIMITS.items()
+        if sizes.get(size, 0) > limit.hard
+    )
+
+
+def over_soft(sizes: Mapping[Size, int]) -> tuple[Problem, ...]:
+    """Return one problem for each size above its soft limit but within its hard one.
+
+    >>> [problem.where for problem in over_soft({Size.ENV_COUNT: 51, Size.POD_NAME: 61})]
+    ['pod_name']
+    """
+    return tuple(
+        _problem(size, sizes[size], limit.soft, limit)
+        for size, limit in LIMITS.items()
+        if limit.soft < sizes.get(size, 0) <= limit.hard
+    )
+
+
+_WAYS_OUT: Mapping[Size, str] = {
+    Size.SCRIPT: "shorten what the config carries as text, such as model.chat_template",
+    Size.PAYLOAD: "shorten what the config carries as text, such as model.chat_template",
+    Size.START_COMMAND: "this is podproof's own text; please report it",
+    Size.ENV_STRING: "put the value on the network volume and pass its path",
+    Size.ENV_COUNT: "pass fewer variables in pod.env and pod.secrets",
+    Size.ENV_TOTAL: "pass less in pod.env, or put it on the network volume",
+    Size.REQUEST: "pass less in pod.env, or put it on the network volume",
+    Size.POD_NAME: "choose a shorter name",
+}
+
+
+def _problem(size: Size, measured: int, allowed: int, limit: Limit) -> Problem:
+    what = f"{measured:,} {limit.unit}, at most {allowed:,} ({limit.source})"
+    return Problem(size.value, what, _WAYS_OUT[size])

@@ -1,0 +1,106 @@
+"""From a checked Config to a Run: exact trainer arguments, exact pins, one content hash."""
+
+import hashlib
+import json
+from typing import Any
+
+from podproof.compiler.ir import PodSpec, Run
+from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
+from podproof.compiler.schema import Config, EvalStrategy, plain
+from podproof.runtime.plan import AdapterKind, Plan
+
+# The selection rule: the callback writes this metric into every evaluation, higher is better,
+# and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
+_SELECTION = {
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "eval_checkpoint_score",
+    "greater_is_better": True,
+}
+
+
+def lower(config: Config) -> Run:
+    """Return the Run of a checked config; the same config gives the same Run, however written."""
+    plan = Plan(
+        name=config.name,
+        seed=config.seed,
+        method=config.method.name,
+        model=config.model,
+        data=config.data,
+        adapter=config.adapter,
+        arguments=_arguments(config),
+        scorer=config.scorer,
+        recovery=config.recovery,
+        report=config.report,
+        publish=config.publish,
+        gpu_count=config.pod.gpu_count,
+        config_sha256=config_sha256(config),
+    )
+    return Run(
+        plan=plan,
+        pod=_pod_spec(config),
+        requirements=_requirements(config),
+        gates_level=config.gates.level.value,
+        gates_skip=tuple(sorted(config.gates.skip.items())),
+    )
+
+
+def config_sha256(config: Config) -> str:
+    """Return the hex sha256 of the config's values as canonical JSON; key order does not matter."""
+    text = json.dumps(plain(config), sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _arguments(config: Config) -> dict[str, Any]:
+    """Return the keyword arguments of the method's TRL config class, nulls left to its defaults."""
+    trainer, method = plain(config.trainer), plain(config.method)
+    extra = trainer.pop("extra")
+    del method["name"]
+    merged = {**trainer, **method, **_schedule(config), "seed": config.seed}
+    merged["report_to"] = list(config.report.integrations) or "none"
+    kept = {key: value for key, value in merged.items() if value is not None}
+    # null means no limit for these two, which is not what the libraries do when they are absent.
+    kept |= {key: merged[key] for key in ("max_length",) if key in merged}
+    return {**kept, **extra}
+
+
+def _schedule(config: Config) -> dict[str, Any]:
+    """Return when to evaluate and save, and which checkpoint to end with."""
+    strategy = config.trainer.eval_strategy
+    save_steps = config.trainer.save_steps or config.trainer.eval_steps
+    if strategy is EvalStrategy.NO:
+        return {"save_strategy": "steps", "save_steps": save_steps, "eval_steps": None}
+    common = {"save_strategy": strategy.value, **_SELECTION}
+    if strategy is EvalStrategy.EPOCH:
+        return {**common, "eval_steps": None, "save_steps": None}
+    return {**common, "save_steps": save_steps}
+
+
+def _requirements(config: Config) -> tuple[str, ...]:
+    pins = dict(POD_PINS)
+    if config.adapter.kind is AdapterKind.QLORA:
+        pins |= QLORA_PINS
+    if config.model.gguf_file is not None:
+        pins |= GGUF_PINS
+    for integration in config.report.integrations:
+        pins |= INTEGRATION_PINS.get(integration, {})
+    pins |= config.pod.requirements
+    return tuple(sorted(f"{package}=={version}" for package, version in pins.items()))
+
+
+def _pod_spec(config: Config) -> PodSpec:
+    pod = config.pod
+    return PodSpec(
+        provider=pod.provider,
+        image=pod.image,
+        gpu=pod.gpu,
+        gpu_count=pod.gpu_count,
+        cloud=pod.cloud,
+        data_centers=pod.data_centers,
+        cuda_versions=pod.cuda_versions,
+        container_disk_gb=pod.container_disk_gb,
+        volume_gb=pod.volume_gb,
+        network_volume=pod.network_volume,
+        max_hours=pod.max_hours,
+        env=tuple(sorted(pod.env.items())),
+        secrets=tuple(sorted(pod.secrets.items())),
+    )

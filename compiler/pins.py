@@ -1,0 +1,26 @@
+"""The exact versions that ride in every pod script; the same as constraints.txt (tested)."""
+
+from collections.abc import Mapping
+
+REQUIRES_PYTHON = ">=3.11"
+
+# What every method imports.
+POD_PINS: Mapping[str, str] = {
+    "accelerate": "1.15.0",
+    "datasets": "5.2.0",
+    "peft": "0.21.2",
+    "tokenizers": "0.23.3",
+    "torch": "2.13.0",
+    "transformers": "5.23.0",
+    "trl": "1.16.0",
+}
+
+# What a setting needs beyond that: transformers asks for bitsandbytes >= 0.46.1 for 4-bit loading.
+QLORA_PINS: Mapping[str, str] = {"bitsandbytes": "0.50.2"}
+GGUF_PINS: Mapping[str, str] = {"gguf": "0.19.0"}
+INTEGRATION_PINS: Mapping[str, Mapping[str, str]] = {
+    "wandb": {"wandb": "0.31.0"},
+    "trackio": {"trackio": "0.43.0"},
+    "mlflow": {"mlflow": "3.18.0"},
+    "tensorboard": {"tensorboard": "2.21.0"},
+}

@@ -1,0 +1,336 @@
+"""What a config must satisfy beyond its types: ranges, and fields that must fit each other.
+
+Each rule is a function from a Config to the problems it finds; all of them always run, so that
+one command lists everything. A rule names the key, the value, why it matters, and the way out.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
+
+from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.ir import Provider
+from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.schema import (
+    Config,
+    DpoMethod,
+    EvalStrategy,
+    SftMethod,
+    TrainerConfig,
+    plain,
+)
+from podproof.runtime.errors import Problem
+from podproof.runtime.plan import (
+    AdapterKind,
+    DataSource,
+    MethodName,
+    ModelInit,
+    PublishTo,
+    RowFormat,
+    Sink,
+)
+
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# The alphabet that the RunPod SDK carries verbatim: it escapes nothing, so a quote or a
+# backslash would end the GraphQL string it is pasted into. NUL cannot be in an environment.
+WIRE_SAFE = re.compile(r'[^"\\\r\n\x00]*')
+RESERVED_ENV = re.compile(r"(RUNPOD_|PODPROOF_|PS_).*|PATH|PUBLIC_KEY|LD_PRELOAD|PYTHONPATH")
+
+# Arguments that the plan itself decides: overriding one would break the selection rule.
+OWN_ARGUMENTS = frozenset(
+    {
+        "output_dir",
+        "seed",
+        "report_to",
+        "save_strategy",
+        "load_best_model_at_end",
+        "metric_for_best_model",
+        "greater_is_better",
+        "resume_from_checkpoint",
+        "model_init_kwargs",
+    }
+)
+
+FORMATS = {
+    MethodName.SFT: {RowFormat.MESSAGES, RowFormat.TEXT, RowFormat.PROMPT_COMPLETION},
+    MethodName.DPO: {RowFormat.PREFERENCE},
+    MethodName.ORPO: {RowFormat.PREFERENCE},
+}
+
+
+def violations(config: Config) -> tuple[Problem, ...]:
+    """Return every rule the config breaks, sorted by key; empty when it breaks none."""
+    return tuple(sorted({problem for rule in RULES for problem in rule(config)}))
+
+
+def _ranges(config: Config) -> Iterator[Problem]:
+    for key, bound in BOUNDS.items():
+        value = _value_at(config, key)
+        if isinstance(value, int | float) and not bound.admits(value):
+            yield Problem(key, f"must be {bound}, got {value!r}", f"set {key}={bound.usual}")
+
+
+def _finite_everywhere(config: Config) -> Iterator[Problem]:
+    """Refuse NaN and infinities also where any value may stand; JSON cannot carry them."""
+    for key, value in _leaves(plain(config), ""):
+        if isinstance(value, float) and not math.isfinite(value) and key not in BOUNDS:
+            yield Problem(key, f"must be a finite number, got {value!r}", "write a number")
+
+
+def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{where}[{index}]")
+    else:
+        yield where, value
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    if not NAME.fullmatch(config.name):
+        yield Problem(
+            "name",
+            f"must be up to 40 of a-z, 0-9 and dashes, got {config.name!r}",
+            "it names the pod and its folder: set name=my-run",
+        )
+
+
+def _model(config: Config) -> Iterator[Problem]:
+    model = config.model
+    if model.init is ModelInit.PRETRAINED and not model.name_or_path:
+        yield Problem(
+            "model.name_or_path", "needs a value with init=pretrained", "set a hub id or a path"
+        )
+    if model.init is ModelInit.RANDOM and not model.config.get("model_type"):
+        yield Problem(
+            "model.config",
+            "needs model_type with init=random",
+            "see conf/model/llama_tiny.yaml for a whole one",
+        )
+    if model.init is ModelInit.RANDOM and model.tokenizer_vocab_size is None:
+        way_out = "set model.tokenizer_vocab_size=2048"
+        yield Problem("model.tokenizer_vocab_size", "needs a value with init=random", way_out)
+    if model.dtype not in {"auto", "float32", "bfloat16", "float16"}:
+        choices = "auto, float32, bfloat16, float16"
+        yield Problem("model.dtype", f"must be one of {choices}, got {model.dtype!r}")
+    if model.trust_remote_code and model.revision is None:
+        yield Problem(
+            "model.trust_remote_code",
+            "would run whatever the repository holds on the day of the launch",
+            "pin it: set model.revision to a commit",
+        )
+
+
+def _data(config: Config) -> Iterator[Problem]:
+    data = config.data
+    if not data.path:
+        yield Problem("data.path", "needs a value", "set data.path to a file or a hub id")
+    if data.format not in {RowFormat.AUTO, *FORMATS[config.method.name]}:
+        allowed = ", ".join(sorted(FORMATS[config.method.name]))
+        what = f"{config.method.name.value} trains on {allowed}, got {data.format.value}"
+        yield Problem("data.format", what, "choose another data group or method")
+    if data.eval.split is not None and data.source is not DataSource.HUB:
+        yield Problem("data.eval.split", "only a hub dataset has splits", "set data.eval.path")
+    given = [item for item in (data.eval.path, data.eval.split, data.eval.fraction) if item]
+    if config.trainer.eval_strategy is EvalStrategy.NO and not given:
+        return
+    if len(given) != 1:
+        yield Problem(
+            "data.eval",
+            f"needs exactly one of path, split, fraction; {len(given)} given",
+            "set data.eval.fraction=0.1, or trainer.eval_strategy=no to train without a score",
+        )
+
+
+def _trainer(config: Config) -> Iterator[Problem]:
+    trainer = config.trainer
+    if trainer.max_steps != -1 and trainer.max_steps < 1:
+        what = f"must be -1 (use the epochs) or at least 1, got {trainer.max_steps}"
+        yield Problem("trainer.max_steps", what, "set trainer.max_steps=-1")
+    if trainer.bf16 and trainer.fp16:
+        yield Problem("trainer.fp16", "bf16 and fp16 exclude each other", "set trainer.bf16=false")
+    if _saves_apart_from_evals(trainer):
+        yield Problem(
+            "trainer.save_steps",
+            f"must equal eval_steps ({trainer.eval_steps}), got {trainer.save_steps}: a best "
+            "evaluation without a checkpoint has no weights to deliver",
+            f"set trainer.save_steps={trainer.eval_steps}",
+        )
+    if 0 < trainer.max_steps < trainer.eval_steps and trainer.eval_strategy is EvalStrategy.STEPS:
+        what = f"{trainer.eval_steps} is beyond max_steps ({trainer.max_steps})"
+        yield Problem("trainer.eval_steps", what, f"set trainer.eval_steps={trainer.max_steps}")
+    typed = set(plain(TrainerConfig())) | set(plain(config.method))
+    for key in sorted(config.trainer.extra.keys() & (typed | OWN_ARGUMENTS)):
+        way_out = "the plan sets it itself" if key in OWN_ARGUMENTS else f"set trainer.{key}"
+        yield Problem(f"trainer.extra.{key}", "is not free to set here", way_out)
+
+
+def _saves_apart_from_evals(trainer: TrainerConfig) -> bool:
+    together = trainer.save_steps in {None, trainer.eval_steps}
+    return trainer.eval_strategy is EvalStrategy.STEPS and not together
+
+
+def _method(config: Config) -> Iterator[Problem]:
+    method = config.method
+    if isinstance(method, SftMethod) and method.padding_free and not method.packing:
+        yield from _padding_free(method)
+    weights = method.loss_weights if isinstance(method, DpoMethod) else None
+    if isinstance(method, DpoMethod) and weights is not None:
+        if len(weights) == len(method.loss_type):
+            return
+        what = f"{len(weights)} weights for {len(method.loss_type)} losses"
+        yield Problem("method.loss_weights", what, "give one weight for each loss_type")
+
+
+def _padding_free(method: SftMethod) -> Iterator[Problem]:
+    if method.max_length is not None:
+        what = "TRL refuses padding_free with max_length unless packing is on"
+        yield Problem("method.padding_free", what, "set method.max_length=null")
+
+
+def _adapter(config: Config) -> Iterator[Problem]:
+    adapter = config.adapter
+    if adapter.kind is AdapterKind.NONE:
+        return
+    if not adapter.target_modules or not all(adapter.target_modules):
+        yield Problem(
+            "adapter.target_modules", "names no module", "set adapter.target_modules=[all-linear]"
+        )
+    for module in adapter.target_modules:
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", module):
+            yield Problem(
+                "adapter.target_modules",
+                f"{module!r} cannot be the name of a module, and PEFT skips it without a word",
+                "check for a stray character",
+            )
+    if adapter.kind is AdapterKind.QLORA and not config.pod.gpu:
+        what = "4-bit weights need a GPU, and pod.gpu is empty"
+        yield Problem("adapter.kind", what, "set adapter.kind=lora, or name a GPU")
+    if adapter.bias not in {"none", "all", "lora_only"}:
+        what = f"must be none, all or lora_only, got {adapter.bias!r}"
+        yield Problem("adapter.bias", what, "set adapter.bias=none")
+
+
+def _requirements(config: Config) -> Iterator[Problem]:
+    for package, version in config.pod.requirements.items():
+        if not PACKAGE.fullmatch(package) or not VERSION.fullmatch(version):
+            what = f"must be an exact version of a package, got {version!r}"
+            yield Problem(f"pod.requirements.{package}", what, "write {name: 1.2.3}")
+
+
+def _pod(config: Config) -> Iterator[Problem]:
+    pod = config.pod
+    if pod.provider is Provider.LOCAL and pod.gpu_count != 1:
+        yield Problem("pod.gpu_count", "a local pod is one process", "set pod.gpu_count=1")
+    if pod.provider is Provider.RUNPOD and not pod.gpu:
+        yield Problem("pod.gpu", "names no GPU to rent", "set pod.gpu=[NVIDIA L40S]")
+    singles = [("image", pod.image), ("network_volume", pod.network_volume)]
+    lists = [(key, item) for key in _SENT_LISTS for item in getattr(pod, key)]
+    for key, value in singles + lists:
+        if value is not None and not (value and WIRE_SAFE.fullmatch(value)):
+            yield Problem(f"pod.{key}", f"{value!r} cannot be sent to RunPod", _WIRE_WAY_OUT)
+
+
+_SENT_LISTS = ("gpu", "data_centers", "cuda_versions")
+_WIRE_WAY_OUT = "leave out quotes, backslashes, newlines and NUL: RunPod's SDK escapes nothing"
+
+
+def _environment(config: Config) -> Iterator[Problem]:
+    pod = config.pod
+    pairs = [("env", *item) for item in pod.env.items()]
+    pairs += [("secrets", *item) for item in pod.secrets.items()]
+    for section, name, value in pairs:
+        key = f"pod.{section}.{name}"
+        if not ENV_NAME.fullmatch(name):
+            yield Problem(key, "is not the name of an environment variable", "use A-Z, 0-9 and _")
+        if RESERVED_ENV.fullmatch(name):
+            yield Problem(key, "is set by RunPod or podproof", "choose another name")
+        if not WIRE_SAFE.fullmatch(value):
+            yield Problem(key, f"{value!r} cannot be sent to a pod", _WIRE_WAY_OUT)
+    for name, secret in pod.secrets.items():
+        if not re.fullmatch(r"[A-Za-z0-9_]+", secret):
+            what = "must be the name of a RunPod secret, not its value"
+            yield Problem(f"pod.secrets.{name}", what, "create the secret in RunPod's console")
+
+
+def _off_the_pod(config: Config) -> Iterator[Problem]:
+    """Nothing may be trained whose weights, data or events cannot leave or reach the pod."""
+    if config.pod.provider is Provider.LOCAL:
+        return
+    if config.publish.to is PublishTo.DIR and config.pod.network_volume is None:
+        yield Problem(
+            "publish.to",
+            "the folder is lost when the pod is terminated",
+            "set pod.network_volume=<id of your volume>, which outlives the pod",
+        )
+    if config.report.sink is Sink.LOCAL:
+        what = "a rented pod cannot reach a collector on this machine"
+        yield Problem("report.sink", what, "set report=none, or report=http report.url=https://...")
+    if config.data.source is not DataSource.HUB and not config.data.path.startswith("/workspace/"):
+        yield Problem(
+            "data.path",
+            f"{config.data.path!r} is a file on this machine, which a rented pod cannot read",
+            "put it on the network volume (/workspace/...), or on the hub: data.source=hub",
+        )
+
+
+def _report(config: Config) -> Iterator[Problem]:
+    report = config.report
+    for integration in report.integrations:
+        if integration not in INTEGRATION_PINS:
+            what = f"{integration!r} is not one of {', '.join(sorted(INTEGRATION_PINS))}"
+            yield Problem("report.integrations", what, "set report.integrations=[]")
+    if report.sink is not Sink.HTTP:
+        return
+    parts = urlsplit(report.url or "")
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        what = f"sink=http needs an http(s) URL, got {report.url!r}"
+        yield Problem("report.url", what, "set report.url=https://collector.example.org")
+    if parts.username or parts.password:
+        what = "carries a password, which would stand in the script"
+        yield Problem("report.url", what, "put the token in pod.secrets.PODPROOF_REPORT_TOKEN")
+
+
+def _published_folder(config: Config) -> Iterator[Problem]:
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", config.publish.dir):
+        what = f"must be one plain folder name, got {config.publish.dir!r}"
+        yield Problem("publish.dir", what, "set publish.dir=delivered")
+
+
+def _skips(config: Config) -> Iterator[Problem]:
+    for gate, reason in config.gates.skip.items():
+        if not str(reason or "").strip():
+            what = "is skipped without a reason"
+            yield Problem(f"gates.skip.{gate}", what, f"set gates.skip.{gate}='why'")
+
+
+def _value_at(config: Config, key: str) -> object:
+    value: object = config
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return None if isinstance(value, bool) else value
+
+
+RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
+    _ranges,
+    _finite_everywhere,
+    _names,
+    _model,
+    _data,
+    _trainer,
+    _method,
+    _adapter,
+    _requirements,
+    _pod,
+    _environment,
+    _off_the_pod,
+    _report,
+    _published_folder,
+    _skips,
+)

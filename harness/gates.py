@@ -1,0 +1,140 @@
+"""The gates, in order: every one answers, all problems are in one report, exit 0 or 1.
+
+Only `clear` makes a Cleared, and only `launch` takes one: nothing is launched that was not proven.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from podproof.compiler.errors import BadConfig
+from podproof.compiler.ir import PodScript
+from podproof.harness.artefact import artefact_problems
+from podproof.harness.dryrun import failed_dry_runs, scenarios
+from podproof.harness.embedded import embedded
+from podproof.harness.properties import PROPERTIES, broken_properties
+from podproof.harness.rows import data_answer
+from podproof.harness.size import size_answer
+from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused
+from podproof.runtime.errors import Problem
+
+# Examples per property: 8 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
+EXAMPLES = 60
+
+Answer = tuple[str, tuple[Problem, ...]]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One question to a script: `ask` returns what was checked, and the problems found.
+
+    `needs_sound_script` marks gates that run the script's code, and so must not be asked about
+    one whose text was already refused.
+    """
+
+    gate_id: str
+    level: Level
+    ask: Callable[[PodScript, Sequence[Path]], Answer]
+    needs_sound_script: bool = False
+
+
+def _artefact(script: PodScript, _roots: Sequence[Path]) -> Answer:
+    lines = script.text.count("\n")
+    made_of = f"{lines:,} lines from {len(script.modules)} modules"
+    return f"{made_of}, sha256 {script.sha256[:12]}", artefact_problems(script)
+
+
+def _scorer(script: PodScript, _roots: Sequence[Path]) -> Answer:
+    plan = script.run.plan.scorer
+    with embedded(script.text) as code:
+        problems = broken_properties(code, plan, EXAMPLES)
+    return f"{plan.name.value}: {len(PROPERTIES)} properties, {EXAMPLES} examples each", problems
+
+
+def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:
+    plan = script.run.plan
+    with embedded(script.text) as code:
+        problems = failed_dry_runs(code, plan)
+    return (
+        f"{len(scenarios(plan.method))} simulated {plan.method.value} runs, each restarted",
+        problems,
+    )
+
+
+GATES: tuple[Gate, ...] = (
+    Gate("artefact", Level.STATIC, _artefact),
+    Gate("size", Level.STATIC, size_answer),
+    Gate("data", Level.STATIC, data_answer),
+    Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
+    Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
+)
+
+_ORDER = (Level.STATIC, Level.FAST, Level.FULL)
+
+
+def clear(
+    script: PodScript,
+    data_roots: Sequence[Path],
+    *,
+    on_gate: Callable[[str], object] = str,
+) -> Cleared | Refused:
+    """Ask every gate of the run's level and return Cleared when none refuses.
+
+    `data_roots` are the folders in which data files are looked up. `on_gate` is told each gate's
+    id before it is asked, for a progress display; its answer is ignored.
+    """
+    verdicts = [_config_verdict()]
+    for gate in GATES:
+        on_gate(gate.gate_id)
+        verdicts.append(_verdict(gate, script, data_roots, verdicts))
+    if any(verdict.outcome is Outcome.REFUSED for verdict in verdicts):
+        return Refused(script, tuple(verdicts))
+    return Cleared(script, tuple(verdicts))
+
+
+def refused_config(error: BadConfig) -> Refused:
+    """Return the refusal of a config that never became a script."""
+    verdict = GateVerdict(
+        gate="config",
+        level=Level.STATIC,
+        outcome=Outcome.REFUSED,
+        summary=f"{len(error.problems)} problems",
+        problems=tuple(error.problems),
+        seconds=0.0,
+    )
+    return Refused(None, (verdict,))
+
+
+def _config_verdict() -> GateVerdict:
+    # A PodScript exists only for a config that passed: the compiler raises BadConfig otherwise.
+    return GateVerdict("config", Level.STATIC, Outcome.PASSED, "types, ranges and rules", (), 0.0)
+
+
+def _verdict(
+    gate: Gate, script: PodScript, data_roots: Sequence[Path], before: Sequence[GateVerdict]
+) -> GateVerdict:
+    reason = _reason_to_skip(gate, script, before)
+    if reason is not None:
+        return GateVerdict(gate.gate_id, gate.level, Outcome.SKIPPED, reason, (), 0.0)
+    started = time.perf_counter()
+    try:
+        summary, problems = gate.ask(script, data_roots)
+    except Exception as error:  # a gate that breaks on a script must not let it pass
+        summary = "the gate itself failed"
+        problems = (Problem(gate.gate_id, f"{type(error).__name__}: {error}"),)
+    outcome = Outcome.REFUSED if problems else Outcome.PASSED
+    seconds = time.perf_counter() - started
+    return GateVerdict(gate.gate_id, gate.level, outcome, summary, problems, seconds)
+
+
+def _reason_to_skip(gate: Gate, script: PodScript, before: Sequence[GateVerdict]) -> str | None:
+    given = dict(script.run.gates_skip).get(gate.gate_id)
+    if given is not None:
+        return f"skipped by the config: {given}"
+    if _ORDER.index(gate.level) > _ORDER.index(Level(script.run.gates_level)):
+        return f"level {script.run.gates_level} leaves it out"
+    refused = {verdict.gate for verdict in before if verdict.outcome is Outcome.REFUSED}
+    if gate.needs_sound_script and "artefact" in refused:
+        return "not run: the script's text was refused"
+    return None

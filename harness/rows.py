@@ -1,0 +1,30 @@
+"""The data gate: every row of every file at hand, with the code that will read it on the pod."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from podproof.compiler.ir import PodScript
+from podproof.runtime.data import read_data
+from podproof.runtime.errors import PodproofError, Problem
+from podproof.runtime.plan import DataSource
+
+# Formats the standard library reads; the others need the pod's own packages.
+READABLE_HERE = frozenset({DataSource.JSONL, DataSource.JSON, DataSource.CSV})
+
+
+def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
+    """Return how many rows were checked, and the problems of those that cannot be trained on.
+
+    Rows on the hub, on the pod's own volume, or in a format only the pod can read are not looked
+    at here, and the summary says so.
+    """
+    plan = script.run.plan
+    if plan.data.source not in READABLE_HERE:
+        return f"{plan.data.source.value} rows are checked on the pod, before training", ()
+    if plan.data.path.startswith("/workspace/"):
+        return "rows on the network volume are checked on the pod, before training", ()
+    try:
+        rows = read_data(plan.data, plan.method, tuple(data_roots))
+    except PodproofError as error:
+        return "rows", tuple(error.problems)
+    return f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on", ()

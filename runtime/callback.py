@@ -1,0 +1,163 @@
+"""The callback: scores every evaluation, reports what happens, and never hurts training.
+
+Rules it keeps, each from measured behaviour of the trainer: an exception in a hook would end the
+run, so every hook is isolated and its failures are counted and reported; `state` is replaced when
+training starts, so it is never kept; evaluation metrics are read in on_log, where they always are;
+the train loss is the last logged one; on a resume the history is rebuilt from
+`state.log_history`; no hook touches a file or a socket (the reporter's thread does).
+"""
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from podproof.runtime.events import EventKind
+from podproof.runtime.plan import ScorerPlan
+from podproof.runtime.reporter import Report
+from podproof.runtime.scorer import (
+    SCORE_KEY,
+    Score,
+    ScoreState,
+    observe_evaluation,
+    observe_train_loss,
+    replay_scores,
+    should_stop_early,
+    trainer_metric,
+)
+from podproof.runtime.trend import LossTrend, describe_trend, observe_loss
+
+_Hook = TypeVar("_Hook", bound=Callable[..., None])
+
+
+def _isolated(hook: _Hook) -> _Hook:
+    """Keep an exception of a hook away from the trainer; count it and report it once."""
+
+    @functools.wraps(hook)
+    def guarded(self: "PodCallback", *args: Any, **kwargs: Any) -> None:
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:
+            self.note_failure(hook.__name__, error)
+
+    return cast("_Hook", guarded)
+
+
+@dataclass
+class StopRequest:
+    """Set by a signal handler, read by the callback at the next step."""
+
+    reason: str | None = None
+
+
+class PodCallback:
+    """The hooks of one run; becomes a TrainerCallback only where a trainer is at hand.
+
+    `report` takes events and does no I/O; `stop` is how a signal handler asks for an orderly end.
+    """
+
+    def __init__(self, plan: ScorerPlan, report: Report, stop: StopRequest) -> None:
+        """Start with an empty history; on_train_begin rebuilds it when a run is resumed."""
+        self.plan = plan
+        self.report = report
+        self.stop = stop
+        self.scores = ScoreState()
+        self.trend = LossTrend()
+        self.failures: Counter[str] = Counter()
+        self.stopped_early = False
+
+    @_isolated
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Rebuild score and trend from the log of the run that is resumed, if any."""
+        self.scores, _ = replay_scores(state.log_history, self.plan)
+        self.trend = LossTrend()
+        for entry in state.log_history:
+            if "loss" in entry and "train_loss" not in entry:
+                self.trend = observe_loss(self.trend, entry["loss"])
+
+    @_isolated
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Fold a train log, or score an evaluation; the final summary is neither."""
+        if not logs or "train_loss" in logs:
+            return
+        if "loss" in logs:
+            self._fold_train_log(state, logs)
+        elif "eval_loss" in logs:
+            self._score_evaluation(state, logs)
+
+    @_isolated
+    def on_evaluate(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Make sure the trainer finds a score, and stop when patience has run out.
+
+        The trainer raises KeyError when `metric_for_best_model` is absent from one evaluation, so
+        an evaluation that could not be scored gets NaN, which is never best.
+        """
+        if metrics is not None:
+            metrics.setdefault(SCORE_KEY, math.nan)
+        if should_stop_early(self.scores, self.plan):
+            self.stopped_early = True
+            control.should_training_stop = True
+
+    @_isolated
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Report the checkpoint just written; its directory exists by now on rank 0."""
+        path = f"{args.output_dir}/checkpoint-{state.global_step}"
+        self._send(state, EventKind.CHECKPOINT_SAVED, {"path": path})
+
+    @_isolated
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and stop within one step when a signal asked for it."""
+        if self.stop.reason is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def note_failure(self, hook: str, error: Exception) -> None:
+        """Count a failure inside a hook; report each kind of failure once."""
+        what = f"{hook} raised {type(error).__name__}: {error}"
+        self.failures[what] += 1
+        if self.failures[what] == 1:
+            self.report(EventKind.NOTICE, body={"what": what, "count": 1})
+
+    def _fold_train_log(self, state: Any, logs: Mapping[str, Any]) -> None:
+        self.scores = observe_train_loss(self.scores, logs["loss"], self.plan)
+        self.trend = observe_loss(self.trend, logs["loss"])
+        self._send(state, EventKind.TRAIN_LOG, logs)
+
+    def _score_evaluation(self, state: Any, logs: dict[str, Any]) -> None:
+        # `logs` is the dictionary the trainer compares afterwards; log_history holds a copy, which
+        # must carry the score too, so that trainer_state.json tells how a checkpoint was chosen.
+        self.scores, score = observe_evaluation(
+            self.scores, state.global_step, logs["eval_loss"], self.plan
+        )
+        logs[SCORE_KEY] = trainer_metric(score)
+        if state.log_history:
+            state.log_history[-1][SCORE_KEY] = logs[SCORE_KEY]
+        self._send(state, EventKind.EVALUATION, self._evaluation_body(score, logs))
+        if score.is_best:
+            self._send(state, EventKind.NEW_BEST, {"score": score.value})
+
+    def _evaluation_body(self, score: Score, logs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "eval_loss": logs["eval_loss"],
+            "score": score.value,
+            "checkpoint_score": logs[SCORE_KEY],
+            "components": dict(score.components),
+            "trend": describe_trend(self.trend).value,
+            "metrics": {key: value for key, value in logs.items() if key != SCORE_KEY},
+        }
+
+    def _send(self, state: Any, kind: EventKind, body: Mapping[str, Any]) -> None:
+        # Every rank folds the same events and decides the same; only rank 0 speaks.
+        if state.is_world_process_zero:
+            self.report(kind, step=state.global_step, epoch=state.epoch, body=dict(body))

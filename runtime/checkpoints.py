@@ -1,0 +1,150 @@
+"""Checkpoints on disk: which can be resumed from, and how the chosen one is delivered.
+
+The trainer writes straight into checkpoint-N, so a kill can leave anything there, and resuming
+from a damaged one either ends the run or, with the optimizer or scheduler missing, silently
+restarts the learning-rate schedule. So a checkpoint is looked at before it is used.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from podproof.runtime.errors import NoUsableCheckpoint, Problem
+
+WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
+
+# What a resumed trainer needs, and a user of the weights does not.
+_TRAINING_STATE = re.compile(
+    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
+)
+
+
+def list_checkpoints(output: Path) -> tuple[Path, ...]:
+    """Return the checkpoint folders under `output`, by step, lowest first."""
+    found = [path for path in output.glob("checkpoint-*") if checkpoint_step(path) is not None]
+    return tuple(sorted(found, key=lambda path: checkpoint_step(path) or 0))
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """Return N of a folder called checkpoint-N; None for any other name."""
+    match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+    return int(match.group(1)) if match else None
+
+
+def checkpoint_damage(path: Path) -> str | None:
+    """Say why a run cannot be resumed from this checkpoint; None when nothing speaks against it.
+
+    Checked are the files a silent restart would lack, that the trainer's state parses, and that
+    each safetensors file is as long as its own header says.
+    """
+    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt"):
+        if not (path / name).is_file() or (path / name).stat().st_size == 0:
+            return f"{name} is missing or empty"
+    if not any((path / name).is_file() for name in WEIGHT_FILES):
+        return "no weights"
+    try:
+        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        return f"trainer_state.json is broken: {error}"
+    return next(filter(None, map(_safetensors_damage, sorted(path.glob("*.safetensors")))), None)
+
+
+def newest_usable_checkpoint(output: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the newest undamaged checkpoint, moving damaged newer ones out of the way.
+
+    The second value says, for each one moved to `output/quarantine`, what was wrong with it.
+    Moving matters: the trainer's own rotation and best-model search count every folder they see.
+    """
+    notices: list[str] = []
+    for path in reversed(list_checkpoints(output)):
+        damage = checkpoint_damage(path)
+        if damage is None:
+            return path, tuple(notices)
+        _quarantine(path)
+        notices.append(f"{path.name} set aside: {damage}")
+    return None, tuple(notices)
+
+
+def chosen_checkpoint(output: Path, step: int | None) -> Path:
+    """Return the folder of the checkpoint chosen at `step`, or the last one if None was scored.
+
+    Raise NoUsableCheckpoint when it is not there.
+    """
+    if step is not None:
+        path = output / f"checkpoint-{step}"
+        if path.is_dir():
+            return path
+        raise NoUsableCheckpoint(
+            Problem(
+                str(path), "the best checkpoint is not on disk", "raise trainer.save_total_limit"
+            )
+        )
+    checkpoints = list_checkpoints(output)
+    if not checkpoints:
+        raise NoUsableCheckpoint(Problem(str(output), "no checkpoint was saved"))
+    return checkpoints[-1]
+
+
+def deliver(checkpoint: Path, destination: Path) -> dict[str, str]:
+    """Copy a checkpoint's weights, tokenizer and configs; return each file's sha256.
+
+    The copy is made beside `destination`, read back, and moved into place in one step, so a
+    `destination` that exists is always whole. Raise NoUsableCheckpoint if a copy differs.
+    """
+    files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
+    unfinished = destination.with_name(destination.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    digests = {}
+    for path in files:
+        shutil.copyfile(path, unfinished / path.name)
+        digests[path.name] = file_sha256(path)
+        if file_sha256(unfinished / path.name) != digests[path.name]:
+            raise NoUsableCheckpoint(
+                Problem(str(path), "the delivered copy differs", "check the disk")
+            )
+    shutil.rmtree(destination, ignore_errors=True)
+    os.replace(unfinished, destination)
+    return digests
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_delivered(path: Path) -> bool:
+    return path.is_file() and not _TRAINING_STATE.fullmatch(path.name)
+
+
+def _quarantine(path: Path) -> None:
+    place = path.parent / "quarantine"
+    place.mkdir(exist_ok=True)
+    target = place / path.name
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(path, target)
+
+
+_LENGTH_BYTES = 8
+
+
+def _safetensors_damage(path: Path) -> str | None:
+    # The format: the header's length in little-endian bytes, a JSON header whose entries carry
+    # data_offsets relative to its end, then the data.
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if header_size > size - _LENGTH_BYTES:
+            return f"{path.name} is cut short"
+        try:
+            header = json.loads(file.read(header_size))
+        except ValueError:
+            return f"{path.name} has a broken header"
+    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    if _LENGTH_BYTES + header_size + max(ends, default=0) != size:
+        return f"{path.name} is cut short"
+    return None

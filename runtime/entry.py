@@ -1,0 +1,23 @@
+"""A podproof pod script: fine-tunes a language model, scores every checkpoint, keeps the best.
+
+Run it where its dependencies are installed, or let uv install them from the block above:
+
+    python pod_script.py                 train, here, into ./podproof-output
+    uv run pod_script.py                 the same, dependencies included
+    python pod_script.py --selfcheck     check the scorer and print the arithmetic; trains nothing
+
+Environment: PODPROOF_OUTPUT (where to write), PODPROOF_DATA (where data files lie),
+PODPROOF_REPORT_URL and PODPROOF_REPORT_TOKEN (where to report), PODPROOF_RUN_ID, PODPROOF_BOOT.
+
+Exit codes: 0 done; 1 failed; 2 the plan or the arguments are wrong; 3 the data is wrong;
+4 no checkpoint can be delivered; 143 stopped by a signal with a checkpoint saved.
+
+The plan is the JSON at the very end; everything before it is the program, the same for every run.
+"""
+
+from podproof.runtime.main import main
+
+PLAN_JSON = "{}"
+
+if __name__ == "__main__":
+    raise SystemExit(main(PLAN_JSON))

@@ -1,0 +1,93 @@
+"""What every verb shares: where things are kept, consoles, progress, and how errors are shown."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from podproof.compiler.errors import BadConfig
+from podproof.runtime.errors import PodproofError, Problem
+
+EXIT_REFUSED = 1
+EXIT_INTERRUPTED = 130
+
+# Written to a pipe a table keeps this width, so that nothing is folded by accident.
+_PIPE_WIDTH = 160
+
+
+def home() -> Path:
+    """Return the folder of the store, the local pods and the volumes.
+
+    PODPROOF_HOME if set, else the platform's folder for user data.
+    """
+    chosen = os.environ.get("PODPROOF_HOME")
+    if chosen:
+        return Path(chosen).expanduser().resolve()
+    from platformdirs import user_data_path
+
+    return user_data_path("podproof")
+
+
+def out() -> Console:
+    """Return the console for results; colours only on a terminal and without NO_COLOR."""
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def err() -> Console:
+    """Return the console for progress and errors."""
+    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document to standard output."""
+    print(json.dumps(value, indent=2, sort_keys=True, allow_nan=False))
+
+
+def show(renderable: RenderableType) -> None:
+    """Print a result."""
+    out().print(renderable)
+
+
+def show_error(error: PodproofError) -> None:
+    """Print every problem of an error with its way out, to standard error."""
+    console = err()
+    title = Text(f"{error.error_id}", style="bold red")
+    count = len(error.problems)
+    console.print(title + Text(f": {count} problem{'s' if count != 1 else ''}"))
+    for problem in error.problems:
+        console.print(_problem_lines(problem), soft_wrap=True)
+
+
+def _problem_lines(problem: Problem) -> Text:
+    text = Text("  ").append(problem.where, style="bold").append(f": {problem.what}")
+    if problem.way_out:
+        text.append(f"\n    way out: {problem.way_out}", style="cyan")
+    return text
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Any]:
+    """Show that work goes on: a spinner on a terminal, nothing in a pipe; yields `update(text)`."""
+    console = err()
+    if not console.is_terminal:
+        yield str  # nobody watches: the text is made and dropped
+        return
+    with console.status(what) as status:
+        yield status.update
+
+
+def existing_folder(value: str | None, option: str) -> Path | None:
+    """Return the folder an option names, or None when it was not given; raise BadConfig."""
+    if value is None:
+        return None
+    folder = Path(value)
+    if not folder.is_dir():
+        what = f"{value} is not a folder"
+        raise BadConfig(Problem(option, what, "create it, or fix the path"))
+    return folder
