@@ -92,25 +92,6 @@ def sweep(request: Request, *, sweep_dir: Path, task: Callable[[Config], float |
         sys.argv = arguments
 
 
-def experiments(config_dir: Path | None = None) -> tuple[str, ...]:
-    """Return the names `experiment=` accepts, sorted."""
-    register_defaults()
-    with _hydra_at_rest(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        search = _search_path(Request((), config_dir))
-        loader = GlobalHydra.instance().config_loader()
-        if search:
-            loader = _loader_with(search)
-        return tuple(sorted(loader.get_group_options("experiment")))
-
-
-def _loader_with(search: Sequence[str]) -> Any:
-    from hydra.types import RunMode
-
-    loader = GlobalHydra.instance().config_loader()
-    loader.load_configuration(CONFIG_NAME, overrides=list(search), run_mode=RunMode.RUN)
-    return loader
-
-
 class _hydra_at_rest:  # noqa: N801 - reads as a phrase in a with statement
     """Clear Hydra's process-wide state before and after, so that calls do not see each other."""
 

@@ -77,7 +77,7 @@ def _own_plan(code: Any, plan: ScorerPlan) -> Any:
 
 
 def total(code: Any, plan: ScorerPlan, examples: int) -> None:
-    """Ask that any input gives a score that is not NaN; an unusable evaluation is +inf and never best."""
+    """Ask that no input scores NaN, and that an unusable one scores +inf and is never best."""
 
     @_attack(examples)
     @given(_ROUNDS)
@@ -143,7 +143,7 @@ def bounded(code: Any, plan: ScorerPlan, examples: int) -> None:
 
 
 def neutral(code: Any, plan: ScorerPlan, examples: int) -> None:
-    """Ask that, with no train loss ever logged, the score is the eval loss: neither helped nor hurt."""
+    """Ask that, with no train loss ever logged, the score is the eval loss itself."""
 
     @_attack(examples)
     @given(st.lists(_FINITE, min_size=1, max_size=8))

@@ -1,12 +1,11 @@
 """The size gate: what will travel to the pod, against the table of limits."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 from podproof.compiler.ir import PodScript
-from podproof.compiler.limits import Size, over_hard, over_soft, pack
+from podproof.compiler.limits import Size, over_hard, over_soft, pack, pack_boot
 from podproof.runtime.errors import Problem
 
 # Names and quotes around each variable in the request, and its fixed part; generous on purpose.
@@ -20,8 +19,9 @@ _CHUNK = 12_000
 def size_answer(script: PodScript, _data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
     """Return the sizes in words, and a problem for each hard limit that is exceeded."""
     sizes = measured_sizes(script)
-    warnings = "".join(f"; large: {problem.where}" for problem in over_soft(sizes))
-    summary = f"script {sizes[Size.SCRIPT]:,} B, payload {sizes[Size.PAYLOAD]:,} B{warnings}"
+    large = ", ".join(problem.where for problem in over_soft(sizes))
+    travels = f"payload {sizes[Size.PAYLOAD]:,} B, request about {sizes[Size.REQUEST]:,} B"
+    summary = f"script {sizes[Size.SCRIPT]:,} B, {travels}{f' (large: {large})' if large else ''}"
     return summary, over_hard(sizes)
 
 
@@ -47,5 +47,5 @@ def measured_sizes(script: PodScript) -> Mapping[Size, int]:
 
 
 def _boot_payload() -> str:
-    source = (resources.files("podproof.runtime") / "boot.py").read_bytes()
-    return base64.b64encode(source).decode("ascii")
+    boot = resources.files("podproof.runtime") / "boot.py"
+    return pack_boot(boot.read_text(encoding="utf-8"))

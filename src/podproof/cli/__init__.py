@@ -1,12 +1,16 @@
 """The command line: parse, one call, print, exit code."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
-from podproof.cli.scripts import compile_config, verify_config
 from podproof.cli.terminal import EXIT_INTERRUPTED, err, print_json, show_error
 from podproof.runtime.errors import PodproofError
+
+# argparse keeps the type of its subparsers to itself.
+_Verbs: TypeAlias = Any
 
 _DESCRIPTION = "Compile a Hydra config into one proven pod script, and launch it exactly once."
 
@@ -30,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback for what a user can mend."""
     options = _parse(argv)
     try:
-        return int(options.verb(options))
+        return _run_verb(options)
     except KeyboardInterrupt:
         err().print("interrupted")
         return EXIT_INTERRUPTED
@@ -77,21 +81,54 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb_name", required=True, metavar="VERB")
-    _add_script_verbs(verbs)
+    _add_config_verbs(verbs)
+    _add_run_verbs(verbs)
     return parser
 
 
-def _add_script_verbs(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    compile_verb = verbs.add_parser("compile", help="write pod_script.py and manifest.json")
-    compile_verb.set_defaults(verb=compile_config)
-    compile_verb.add_argument("-o", "--output", help="folder to write into (outputs/NAME)")
-    verify_verb = verbs.add_parser("verify", help="ask every gate; exit 0 cleared, 1 refused")
-    verify_verb.set_defaults(verb=verify_config)
-    for verb in (compile_verb, verify_verb):
-        _add_config_arguments(verb)
+def _add_config_verbs(verbs: _Verbs) -> None:
+    compile_verb = _verb(verbs, "compile", "write pod_script.py and manifest.json")
+    compile_verb.add_argument("-o", "--output", metavar="DIR", help="write here (outputs/NAME)")
+    verify_verb = _verb(verbs, "verify", "ask every gate; exit 0 cleared, 1 refused")
+    launch_verb = _verb(verbs, "launch", "verify, then run it on a pod and follow it to its end")
+    launch_verb.add_argument("-m", "--multirun", action="store_true", help="Hydra's own sweep")
+    launch_verb.add_argument("--run-id", metavar="ID", help="launch, or go on with, this very run")
+    for verb in (compile_verb, verify_verb, launch_verb):
+        verb.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDE_HELP)
+        verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
 
 
-def _add_config_arguments(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDE_HELP)
-    verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
+def _add_run_verbs(verbs: _Verbs) -> None:
+    _verb(verbs, "runs", "list every run, newest first")
+    run_verbs = [
+        _verb(verbs, "show", "status, scores, the chosen checkpoint, where the weights are"),
+        _verb(verbs, "logs", "what the script printed"),
+        _verb(verbs, "stop", "end the run's pod"),
+    ]
+    for verb in run_verbs:
+        verb.add_argument("run", nargs="?", metavar="RUN", help="its id or the beginning of it")
+    run_verbs[1].add_argument("-f", "--follow", action="store_true", help="until the pod is gone")
+
+
+def _verb(verbs: _Verbs, name: str, what: str) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=what, description=what)
     verb.add_argument("--json", action="store_true", help="print JSON")
+    return verb
+
+
+def _run_verb(options: argparse.Namespace) -> int:
+    """Call the verb; its module is imported only now, so that compile loads no launcher."""
+    module_name, function_name = _VERBS[options.verb_name]
+    module = importlib.import_module(f"podproof.cli.{module_name}")
+    return int(getattr(module, function_name)(options))
+
+
+_VERBS = {
+    "compile": ("scripts", "compile_config"),
+    "verify": ("scripts", "verify_config"),
+    "launch": ("launching", "launch_config"),
+    "runs": ("records", "list_all"),
+    "show": ("records", "show_one"),
+    "logs": ("records", "print_logs"),
+    "stop": ("records", "stop_run"),
+}

@@ -1,0 +1,236 @@
+"""`podproof launch`: config to gates to pod to record, with a sweep as many of them in a row."""
+
+import argparse
+import hashlib
+import math
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from podproof.cli.scripts import compiled, data_roots, request_of
+from podproof.cli.terminal import (
+    EXIT_INTERRUPTED,
+    EXIT_REFUSED,
+    err,
+    home,
+    print_json,
+    progress,
+    show,
+)
+from podproof.compiler.ir import PodScript, Provider
+from podproof.compiler.lower import lower
+from podproof.compiler.read import sweep
+from podproof.compiler.schema import Config
+from podproof.compiler.script import compile_run
+from podproof.harness.gates import clear
+from podproof.harness.report import verdict_table
+from podproof.harness.verdict import Cleared
+from podproof.launcher.client import PodClient, PodState
+from podproof.launcher.delivery import ReportTarget
+from podproof.launcher.launch import LaunchOrder, Patience, launch
+from podproof.launcher.watch import Outcome, follow
+from podproof.monitor.records import RunRecord, RunStatus
+from podproof.monitor.show import run_to_dict, show_run
+from podproof.monitor.store import Store, open_store
+from podproof.runtime.events import Event, EventKind
+from podproof.runtime.plan import Sink
+
+# A process on this machine is looked at often; a rented pod changes slowly and calls cost.
+_LOCAL_PATIENCE = Patience(poll_s=0.5, reconcile_s=10.0)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run goes: the provider's client, what the pod may reach, what we remember of it."""
+
+    client: PodClient
+    report: ReportTarget | None
+    log_path: str | None
+    output_path: str | None
+    patience: Patience
+
+
+def launch_config(options: argparse.Namespace) -> int:
+    """Launch one config, or with -m every job of a sweep; return the exit code."""
+    if options.multirun:
+        return _launch_sweep(options)
+    cleared = _cleared(compiled(request_of(options)))
+    if cleared is None:
+        return EXIT_REFUSED
+    with open_store(home() / "podproof.db") as store:
+        record = _launch_and_follow(cleared, store, options.run_id)
+    if options.json:
+        print_json(run_to_dict(record))
+    else:
+        show(show_run(record))
+    return _exit_code(record)
+
+
+def _launch_sweep(options: argparse.Namespace) -> int:
+    """Run a sweep; return 0 when every job ended well, else the first other exit code."""
+    codes: list[int] = []
+
+    def run_job(config: Config) -> float:
+        cleared = _cleared(compile_run(lower(config)))
+        if cleared is None:
+            codes.append(EXIT_REFUSED)
+            return math.inf
+        with open_store(home() / "podproof.db") as store:
+            record = _launch_and_follow(cleared, store, None)
+        show(show_run(record))
+        codes.append(_exit_code(record))
+        return record.best.score if record.best else math.inf
+
+    folder = home() / "multirun" / time.strftime("%Y%m%d-%H%M%S")
+    sweep(request_of(options), sweep_dir=folder, task=run_job)
+    return next((code for code in codes if code), 0)
+
+
+def _cleared(script: PodScript) -> Cleared | None:
+    """Ask every gate; print the report and return None when one refuses."""
+    with progress("asking the gates") as update:
+        result = clear(script, data_roots(), on_gate=lambda gate: update(f"gate {gate}"))
+    if isinstance(result, Cleared):
+        passed = ", ".join(verdict.gate for verdict in result.verdicts)
+        err().print(f"cleared by {passed}")
+        return result
+    err().print(verdict_table(result))
+    return None
+
+
+def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> RunRecord:
+    """Launch, follow to the end, and return the record; a local pod never outlives us."""
+    script = cleared.script
+    run_id = run_id or new_run_id(script.run.plan.name)
+    try:
+        with _place(script, store, run_id) as place:
+            outcome = _in_its_place(cleared, store, run_id, place)
+    except KeyboardInterrupt:
+        if script.run.pod.provider is Provider.RUNPOD:
+            err().print(f"no longer watching; the pod goes on. To end it: podproof stop {run_id}")
+            raise
+        outcome = Outcome.INTERRUPTED
+        store.end_launch(run_id, outcome.value)
+    if outcome is not Outcome.ENDED_ITSELF:
+        _record_interruption(store, run_id, outcome.value)
+    return store.run(run_id)
+
+
+def _in_its_place(cleared: Cleared, store: Store, run_id: str, place: Place) -> Outcome:
+    order = LaunchOrder(run_id, place.report, place.log_path, place.output_path, place.patience)
+    with progress(f"{run_id}: asking for a pod") as update:
+        launched = launch(cleared, client=place.client, store=store, order=order)
+        err().print(f"{run_id} runs on {launched.provider.value} pod {launched.pod_id}")
+        watcher = _Watcher(store, run_id)
+        return follow(
+            launched,
+            client=place.client,
+            store=store,
+            on_tick=lambda pod: watcher.tick(pod, update),
+            patience=place.patience,
+        )
+
+
+def new_run_id(name: str) -> str:
+    """Return a name no other run has: the config's, the time in UTC, and four random digits."""
+    return f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def _place(script: PodScript, store: Store, run_id: str) -> Iterator[Place]:
+    if script.run.pod.provider is Provider.LOCAL:
+        with _local_place(script, store, run_id) as place:
+            yield place
+        return
+    from podproof.cli.provider import connect
+
+    yield Place(connect(), _own_report_target(script), None, None, Patience())
+
+
+@contextmanager
+def _local_place(script: PodScript, store: Store, run_id: str) -> Iterator[Place]:
+    from podproof.launcher.local import local_pods, stage_data
+
+    with local_pods(home()) as pods, _collector(script, store, run_id) as report:
+        folder = pods.run_folder(run_id)
+        stage_data(script.run, data_folder=folder / "data", roots=data_roots())
+        log, output = str(folder / "log.txt"), str(folder / "output")
+        yield Place(pods.client, report, log, output, _LOCAL_PATIENCE)
+
+
+@contextmanager
+def _collector(script: PodScript, store: Store, run_id: str) -> Iterator[ReportTarget | None]:
+    """Serve the local collector for as long as the run lasts, if the run reports to it."""
+    if script.run.plan.report.sink is not Sink.LOCAL:
+        yield _own_report_target(script)
+        return
+    from podproof.monitor.collector import serve
+
+    token = secrets.token_urlsafe(32)
+    store.register_token(run_id, hashlib.sha256(token.encode()).hexdigest())
+    with serve(store) as url:
+        yield ReportTarget(url, token)
+
+
+def _own_report_target(script: PodScript) -> ReportTarget | None:
+    """Return the user's own collector for sink=http; its token comes from our environment."""
+    report = script.run.plan.report
+    if report.sink is not Sink.HTTP or report.url is None:
+        return None
+    return ReportTarget(report.url, os.environ.get("PODPROOF_REPORT_TOKEN", ""))
+
+
+class _Watcher:
+    """Says how a run goes: on a terminal in one moving line, in a pipe one line per evaluation."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
+        self._store = store
+        self._run_id = run_id
+        self._console: Console = err()
+        self._told_steps: set[int] = set()
+
+    def tick(self, _pod: PodState | None, update: Callable[[str], object]) -> None:
+        """Look at the record and say what is new."""
+        record = self._store.run(self._run_id)
+        update(f"{self._run_id}: {_progress_text(record)}")
+        for evaluation in record.evaluations:
+            if evaluation.step not in self._told_steps:
+                self._told_steps.add(evaluation.step)
+                mark = "  best so far" if evaluation == record.best else ""
+                line = f"step {evaluation.step:>5}  eval loss {evaluation.eval_loss}"
+                self._console.print(f"{line}  score {evaluation.score:.4f}{mark}")
+
+
+def _progress_text(record: RunRecord) -> str:
+    total = record.plan.total_steps
+    if record.step is None:
+        return "starting" if record.device is None else f"training on {record.device}"
+    return f"step {record.step} of {total}" if total else f"step {record.step}"
+
+
+def _record_interruption(store: Store, run_id: str, reason: str) -> None:
+    """Write the ending down that the pod itself could not."""
+    boot = max(1, store.run(run_id).boots)
+    event = Event(
+        event_id=f"{run_id}-launcher",
+        run_id=run_id,
+        boot=boot,
+        seq=2**31 - 1,
+        kind=EventKind.INTERRUPTED,
+        time_unix_s=time.time(),
+        step=None,
+        epoch=None,
+        body={"reason": reason},
+    )
+    store.ingest([event])
+
+
+def _exit_code(record: RunRecord) -> int:
+    if record.status in {RunStatus.DONE, RunStatus.STOPPED_EARLY}:
+        return 0
+    return EXIT_INTERRUPTED if record.status is RunStatus.INTERRUPTED else EXIT_REFUSED

@@ -1,0 +1,88 @@
+"""The dry run: a sound callback survives every scenario, a broken one is named with the scenario."""
+
+import sys
+
+import pytest
+
+from podproof.compiler.ir import PodScript
+from podproof.harness.dryrun import failed_dry_runs, scenarios
+from podproof.harness.embedded import embedded
+from podproof.runtime.errors import Problem
+from podproof.runtime.plan import MethodName
+from tests.harness.conftest import Tamper, script_of
+
+
+def dry_run(script: PodScript) -> tuple[Problem, ...]:
+    with embedded(script.text) as code:
+        return failed_dry_runs(code, script.run.plan)
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "orpo"])
+def test_a_sound_callback_survives_every_scenario(method: str) -> None:
+    assert dry_run(script_of(f"experiment=tiny_{method}")) == ()
+
+
+def test_a_dry_run_needs_no_training_library(sound: PodScript) -> None:
+    dry_run(sound)
+
+    assert not {"torch", "transformers", "trl"} & set(sys.modules)
+
+
+def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_one(
+    tamper: Tamper,
+) -> None:
+    script = tamper(
+        "        if metrics is not None:\n            metrics.setdefault(",
+        "        if False:\n            metrics.setdefault(",
+    )
+
+    problems = dry_run(script)
+
+    assert "dryrun.an evaluation without a loss" in {problem.where for problem in problems}
+    assert "KeyError" in problems[0].what
+
+
+def test_a_hook_that_fails_is_reported_with_its_name(tamper: Tamper) -> None:
+    script = tamper(
+        '        if not logs or "train_loss" in logs:\n            return\n',
+        "        logs = dict(logs, loss=logs['loss'] + 1)\n",
+    )
+
+    problems = dry_run(script)
+
+    assert any("on_log raised KeyError" in problem.what for problem in problems)
+
+
+def test_a_score_in_the_wrong_direction_is_caught(tamper: Tamper) -> None:
+    script = tamper(
+        "return -score.value if math.isfinite(score.value) else math.nan",
+        "return score.value if math.isfinite(score.value) else math.nan",
+    )
+
+    problems = dry_run(script)
+
+    assert any("the trainer would load step" in problem.what for problem in problems)
+
+
+def test_a_callback_that_forgets_its_history_on_a_restart_is_caught(tamper: Tamper) -> None:
+    script = tamper(
+        "self.scores, _ = replay_scores(state.log_history, self.plan)", "self.scores = ScoreState()"
+    )
+
+    assert dry_run(script) != ()
+
+
+def test_a_save_that_is_not_reported_is_caught(tamper: Tamper) -> None:
+    script = tamper(
+        'self._send(state, EventKind.CHECKPOINT_SAVED, {"path": path})', "_ = path, state"
+    )
+
+    problems = dry_run(script)
+
+    assert any("reported []" in problem.what for problem in problems)
+
+
+def test_scenarios_have_names_of_their_own() -> None:
+    names = [scenario.name for scenario in scenarios(MethodName.DPO)]
+
+    assert len(names) == len(set(names))

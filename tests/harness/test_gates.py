@@ -1,0 +1,121 @@
+"""The gates together: all are asked, a refusal is a Refused, a skip needs and shows its reason."""
+
+from pathlib import Path
+
+import pytest
+
+from podproof.compiler.errors import BadConfig
+from podproof.compiler.ir import PodScript
+from podproof.harness.gates import GATES, clear, refused_config
+from podproof.harness.report import result_to_dict
+from podproof.harness.verdict import Cleared, Outcome, Refused
+from podproof.runtime.errors import Problem
+from tests.harness.conftest import ROOTS, Tamper, script_of
+
+
+def outcomes(result: Cleared | Refused) -> dict[str, Outcome]:
+    return {verdict.gate: verdict.outcome for verdict in result.verdicts}
+
+
+@pytest.mark.parametrize("name", ["tiny_sft", "tiny_dpo", "tiny_orpo", "smollm2_sft"])
+def test_the_shipped_experiments_are_cleared(name: str) -> None:
+    result = clear(script_of(f"experiment={name}"), ROOTS)
+
+    assert isinstance(result, Cleared)
+    assert set(outcomes(result).values()) == {Outcome.PASSED}
+
+
+@pytest.mark.parametrize("name", ["llama3_8b_qlora_sft", "qwen3_8b_dpo", "mistral_7b_orpo"])
+def test_the_rented_experiments_are_cleared_once_a_volume_is_named(name: str) -> None:
+    result = clear(script_of(f"experiment={name}", "pod.network_volume=abc123"), ROOTS)
+
+    assert isinstance(result, Cleared)
+
+
+def test_one_refusal_refuses_the_script_and_the_others_are_still_asked(tamper: Tamper) -> None:
+    script = tamper("FLUSH_SECONDS = 30.0", "FLUSH_SECONDS = 31.0")
+
+    result = clear(script, ROOTS)
+
+    assert isinstance(result, Refused)
+    assert outcomes(result)["artefact"] is Outcome.REFUSED
+    assert outcomes(result)["data"] is Outcome.PASSED
+
+
+def test_code_of_a_refused_text_is_never_run(tamper: Tamper) -> None:
+    script = tamper("FLUSH_SECONDS = 30.0", "FLUSH_SECONDS = 31.0")
+
+    result = clear(script, ROOTS)
+
+    assert outcomes(result)["scorer"] is Outcome.SKIPPED
+    assert outcomes(result)["dryrun"] is Outcome.SKIPPED
+
+
+def test_a_missing_data_file_is_refused(tmp_path: Path, sound: PodScript) -> None:
+    result = clear(sound, (tmp_path,))
+
+    refused = next(verdict for verdict in result.verdicts if verdict.gate == "data")
+    assert refused.outcome is Outcome.REFUSED
+    assert "sft.jsonl" in str(refused.problems[0])
+
+
+def test_a_row_that_cannot_be_trained_on_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"messages": []}\n{broken\n')
+    script = script_of("experiment=tiny_sft", "data.path=rows.jsonl")
+
+    result = clear(script, (tmp_path,))
+
+    refused = next(verdict for verdict in result.verdicts if verdict.gate == "data")
+    assert any("rows.jsonl:2" in str(problem) for problem in refused.problems)
+
+
+def test_the_original_scorer_is_refused_until_somebody_says_why() -> None:
+    script = script_of("experiment=tiny_sft", "scorer=seed_v1")
+    excused = script_of("experiment=tiny_sft", "scorer=seed_v1", "gates.skip.scorer='old runs'")
+
+    assert isinstance(clear(script, ROOTS), Refused)
+    result = clear(excused, ROOTS)
+    skipped = next(verdict for verdict in result.verdicts if verdict.gate == "scorer")
+    assert skipped.summary == "skipped by the config: old runs"
+
+
+def test_the_static_level_runs_nothing_of_the_script() -> None:
+    result = clear(script_of("experiment=tiny_sft", "gates=static"), ROOTS)
+
+    assert isinstance(result, Cleared)
+    assert outcomes(result)["scorer"] is Outcome.SKIPPED
+
+
+def test_a_script_too_large_for_the_wire_is_refused() -> None:
+    # Text that does not compress: what counts is the payload, not the script.
+    import hashlib
+
+    noise = "".join(hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(1200))
+    script = script_of("experiment=tiny_sft", f"model.chat_template='{noise}'")
+
+    result = clear(script, ROOTS)
+
+    assert outcomes(result)["size"] is Outcome.REFUSED
+
+
+def test_a_gate_that_breaks_refuses(sound: PodScript) -> None:
+    result = clear(sound, (None,))  # type: ignore[arg-type]  # what no caller may pass
+
+    refused = next(verdict for verdict in result.verdicts if verdict.gate == "data")
+    assert refused.outcome is Outcome.REFUSED
+    assert "TypeError" in refused.problems[0].what
+
+
+def test_a_config_that_never_became_a_script_is_a_refusal_of_the_config_gate() -> None:
+    result = refused_config(BadConfig(Problem("trainer.lr", "no such key")))
+
+    assert result_to_dict(result)["cleared"] is False
+    assert result.verdicts[0].gate == "config"
+
+
+def test_every_gate_is_told_before_it_is_asked(sound: PodScript) -> None:
+    told: list[str] = []
+
+    clear(sound, ROOTS, on_gate=told.append)
+
+    assert told == [gate.gate_id for gate in GATES]
