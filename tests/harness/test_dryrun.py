@@ -1,4 +1,4 @@
-"""The dry run: a sound callback survives every scenario, a broken one is named with the scenario."""
+"""The dry run: a sound callback survives every scenario; a broken one is named with it."""
 
 import sys
 
