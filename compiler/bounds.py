@@ -24,8 +24,10 @@ class Bound:
         >>> Bound("1e-4", above=0.0, at_most=1.0).admits(0.0)
         False
         """
+        # Whole numbers are finite, also those too large for isfinite to turn into a float.
+        finite = isinstance(value, int) or math.isfinite(value)
         closed = self.at_least <= value <= self.at_most
-        return math.isfinite(value) and closed and self.above < value < self.below
+        return finite and closed and self.above < value < self.below
 
     def __str__(self) -> str:
         words = [

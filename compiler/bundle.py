@@ -5,13 +5,14 @@ only import statements are taken out and put once at the top. For that, a bundle
 four rules, and `NotBundleable` says which one a module breaks:
 
     1. it imports our own modules only as `from podproof.runtime.x import name`, at the top
-    2. every name it defines at the top level is defined by no other bundled module
+    2. every name it defines or imports at the top level means the same in all bundled modules
     3. the imports between modules have no cycle
     4. importing it does nothing: no statement but imports, definitions and assignments, no
        `__file__`, and `__name__` only in the entry module
 """
 
 import ast
+import builtins
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -37,7 +38,8 @@ class _Module:
 
     @property
     def lines(self) -> list[str]:
-        return self.source.splitlines()
+        # Not splitlines: to Python, and so to line numbers, a form feed does not end a line.
+        return self.source.split("\n")
 
 
 def bundle(
@@ -53,6 +55,7 @@ def bundle(
     modules = _in_import_order(sources, entry)
     problems = [problem for module in modules for problem in _broken_rules(module, entry)]
     problems += _shared_names(modules)
+    problems += _unassigned(modules[-1], constants)
     if problems:
         raise NotBundleable(*sorted(set(problems)))
     return _joined(modules, preamble=preamble, constants=constants)
@@ -88,12 +91,22 @@ def _visit(
         raise NotBundleable(Problem(name, f"imports itself: {circle}", "break the circle"))
     if name not in sources:
         where = path[-1] if path else "bundle"
-        raise NotBundleable(Problem(where, f"imports {OWN_PACKAGE}{name}, which does not exist"))
-    module = _Module(name, sources[name], ast.parse(sources[name]))
+        what = f"imports {OWN_PACKAGE}{name}, which cannot ride in the script"
+        raise NotBundleable(Problem(where, what))
+    module = _Module(name, sources[name], _parsed_source(name, sources[name]))
     for node in module.tree.body:
-        if isinstance(node, ast.ImportFrom) and _is_own(node.module):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(OWN_PACKAGE):
             _visit(str(node.module).removeprefix(OWN_PACKAGE), sources, ordered, (*path, name))
     ordered[name] = module
+
+
+def _parsed_source(name: str, source: str) -> ast.Module:
+    try:
+        return ast.parse(source)
+    except SyntaxError as error:
+        raise NotBundleable(
+            Problem(f"{name}.py:{error.lineno}", f"is not Python: {error}")
+        ) from error
 
 
 def _is_own(module: str | None) -> bool:
@@ -109,29 +122,46 @@ def _broken_rules(module: _Module, entry: str) -> Iterator[Problem]:
             yield Problem(where, "reads __file__, which is another one in the script")
         if isinstance(node, ast.Name) and node.id == "__name__" and module.name != entry:
             yield Problem(where, "reads __name__, which is another one in the script")
+    taken = 0
     for position, statement in enumerate(module.tree.body):
+        where = f"{module.name}.py:{statement.lineno}"
         if not _does_nothing(statement, position, module.name == entry):
-            where = f"{module.name}.py:{statement.lineno}"
             yield Problem(where, "does something when imported", "move it into a function")
+        if statement.lineno == taken:
+            yield Problem(where, "shares a line with the statement before", "give it its own line")
+        taken = statement.end_lineno or statement.lineno
 
 
 def _broken_import_rules(node: ast.AST, where: str, *, at_top: bool) -> Iterator[Problem]:
-    if not isinstance(node, ast.Import | ast.ImportFrom):
-        return
-    module = node.module if isinstance(node, ast.ImportFrom) else None
-    if isinstance(node, ast.ImportFrom) and node.level:
+    if isinstance(node, ast.ImportFrom):
+        yield from _broken_from_rules(node, where, at_top=at_top)
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            if _is_own(alias.name):
+                yield Problem(where, f"imports the module {alias.name}", "import its names")
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        for alias in node.names:
+            if alias.name == "*" or (alias.asname and at_top):
+                yield Problem(where, f"imports {alias.name} as another name", "keep its name")
+
+
+def _broken_from_rules(node: ast.ImportFrom, where: str, *, at_top: bool) -> Iterator[Problem]:
+    if node.level:
         yield Problem(where, "imports relatively", f"write from {OWN_PACKAGE}x import name")
-    if _is_own(module) and not at_top:
+    if node.module == "__future__":
+        yield Problem(where, "would change how every other module is compiled", "do without it")
+    if not _is_own(node.module):
+        return
+    if not str(node.module).startswith(OWN_PACKAGE):
+        yield Problem(
+            where, f"imports from {node.module}", f"write from {OWN_PACKAGE}x import name"
+        )
+    if not at_top:
         yield Problem(where, "imports our own module inside a function", "move it to the top")
-    for alias in node.names:
-        if module is None and _is_own(alias.name):
-            yield Problem(where, f"imports the module {alias.name}", "import its names")
-        if alias.name == "*" or (alias.asname and at_top):
-            yield Problem(where, f"imports {alias.name} as another name", "keep its name")
 
 
 def _does_nothing(node: ast.stmt, position: int, is_entry: bool) -> bool:  # noqa: FBT001 - private, called once
-    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+    if _is_docstring(node):
         return position == 0
     if is_entry and isinstance(node, ast.If):
         return "__name__" in ast.unparse(node.test)
@@ -142,31 +172,53 @@ def _does_nothing(node: ast.stmt, position: int, is_entry: bool) -> bool:  # noq
 
 
 def _shared_names(modules: list[_Module]) -> list[Problem]:
-    owners: dict[str, str] = {}
+    """Return a problem for each name that would mean another thing once all stand in one file."""
+    owners = {name: "Python itself" for name in dir(builtins) if not name.startswith("__")}
     problems = []
     for module in modules:
-        for name in _defined_names(module.tree):
-            owner = owners.setdefault(name, module.name)
-            if owner != module.name:
-                problems.append(Problem(f"{module.name}.{name}", f"is defined in {owner} too"))
+        for name, origin in _bound_names(module):
+            owner = owners.setdefault(name, origin)
+            if owner != origin:
+                what = f"is bound by {origin}, and by {owner} too"
+                problems.append(Problem(f"{module.name}.{name}", what, "choose another name"))
     return problems
 
 
-def _defined_names(tree: ast.Module) -> Iterator[str]:
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            yield node.target.id
-        elif isinstance(node, ast.Assign):
-            names = (name for target in node.targets for name in ast.walk(target))
-            yield from (name.id for name in names if isinstance(name, ast.Name))
+def _bound_names(module: _Module) -> Iterator[tuple[str, str]]:
+    """Yield each name bound at the top level, and what it stands for."""
+    for node in module.tree.body:
+        if isinstance(node, ast.Import):
+            roots = (alias.name.partition(".")[0] for alias in node.names)
+            yield from ((root, f"import {root}") for root in roots)
+        elif isinstance(node, ast.ImportFrom) and not _is_own(node.module):
+            yield from ((alias.name, f"from {node.module}") for alias in node.names)
+        else:
+            yield from ((name, f"module {module.name}") for name in _defined_names(node))
+
+
+def _defined_names(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id
+    elif isinstance(node, ast.Assign):
+        names = (name for target in node.targets for name in ast.walk(target))
+        yield from (name.id for name in names if isinstance(name, ast.Name))
+
+
+def _unassigned(entry: _Module, constants: Mapping[str, str]) -> list[Problem]:
+    assigned = {
+        ast.unparse(node.targets[0]) for node in entry.tree.body if isinstance(node, ast.Assign)
+    }
+    return [
+        Problem(f"{entry.name}.{name}", "is not assigned, so the script would not hold its text")
+        for name in sorted(constants.keys() - assigned)
+    ]
 
 
 def _joined(modules: list[_Module], *, preamble: str, constants: Mapping[str, str]) -> Bundle:
     entry = modules[-1]
-    docstring = ast.get_docstring(entry.tree, clean=False)
-    head = [preamble.rstrip("\n"), f'"""{docstring}"""', "", *_imports(modules)]
+    head = [preamble.rstrip("\n"), *_docstring_lines(entry), "", *_imports(modules)]
     lines = "\n".join(head).split("\n")
     spans = []
     for module in modules:
@@ -200,7 +252,7 @@ def _body_lines(module: _Module, constants: Mapping[str, str]) -> list[str]:
     lines: list[str | None] = list(module.lines)
     replaced: list[tuple[ast.expr, str]] = []
     for position, node in enumerate(module.tree.body):
-        is_docstring = position == 0 and isinstance(node, ast.Expr)
+        is_docstring = position == 0 and _is_docstring(node)
         if isinstance(node, ast.Import | ast.ImportFrom) or is_docstring:
             lines[node.lineno - 1 : node.end_lineno] = [None] * _line_count(node)
         elif isinstance(node, ast.Assign):
@@ -211,6 +263,20 @@ def _body_lines(module: _Module, constants: Mapping[str, str]) -> list[str]:
         lines[value.lineno - 1 : value.end_lineno] = [before + text_literal(text)]
     kept = "\n".join(line for line in lines if line is not None).strip("\n")
     return [*_docstring_as_comments(module), "", *kept.split("\n")]
+
+
+def _docstring_lines(module: _Module) -> list[str]:
+    """Return the lines of the module's docstring as they stand, quotes and escapes included."""
+    found = [node for node in module.tree.body[:1] if _is_docstring(node)]
+    return [line for node in found for line in module.lines[node.lineno - 1 : node.end_lineno]]
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
 
 
 def _line_count(node: ast.stmt) -> int:

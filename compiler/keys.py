@@ -1,12 +1,32 @@
 """Which keys a config may have, by the schema's types, and the nearest one to a slip."""
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, get_origin, get_type_hints
 
 from podproof.compiler.schema import METHODS, SECTIONS
 from podproof.runtime.errors import Problem
+
+# What other tools and earlier releases of the pinned libraries call the same field.
+FORMER_NAMES: Mapping[str, str] = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
+    "batch_size": "per_device_train_batch_size",
+    "eval_batch_size": "per_device_eval_batch_size",
+    "gradient_accumulation": "gradient_accumulation_steps",
+    "grad_accum": "gradient_accumulation_steps",
+    "warmup_ratio": "warmup_steps",
+    "lr_scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
+    "evaluation_strategy": "eval_strategy",
+    "gradient_checkpointing": "activation_checkpointing",
+    "max_seq_length": "max_length",
+    "torch_dtype": "dtype",
+}
+
+_SECTION_NAMES = (*SECTIONS, "method", "experiment")
 
 
 def unknown_key(key: str, method: str) -> Problem | None:
@@ -21,23 +41,25 @@ def did_you_mean(key: str, method: str) -> str:
     known = tuple(_known_keys(method))
     section, _, last = key.rpartition(".")
     beside = [name for name in known if name.rpartition(".")[0] == section]
-    elsewhere = [name for name in known if name.rpartition(".")[2] == last]
+    last = FORMER_NAMES.get(last, last)
+    elsewhere = [name for name in (*beside, *known) if name.rpartition(".")[2] == last]
     others = [name for name in METHODS if name != method and key in _known_keys(name)]
     if elsewhere:
         return f"did you mean {elsewhere[0]}?"
     if others:
         return f"method {method} has no such field; it belongs to {' and '.join(others)}"
-    for candidates, cutoff in ((beside, 0.6), (known, 0.5)):
-        near = _nearest_by_last_word(last, candidates, cutoff)
-        if near is not None:
-            return f"did you mean {near}?"
-    return "docs/reference/config.md lists every key"
+    near = _nearest_by_last_word(last, beside, 0.6) or _nearest(key, (*known, *_SECTION_NAMES))
+    return f"did you mean {near}?" if near else "docs/reference/config.md lists every key"
 
 
 def _nearest_by_last_word(word: str, keys: Sequence[str], cutoff: float) -> str | None:
     by_word = {key.rpartition(".")[2]: key for key in reversed(keys)}
     near = difflib.get_close_matches(word, list(by_word), n=1, cutoff=cutoff)
     return by_word[near[0]] if near else None
+
+
+def _nearest(key: str, known: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.75)), None)
 
 
 def _known_keys(method: str) -> Iterator[str]:

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from packaging.utils import canonicalize_name
+
 from podproof.compiler.ir import PodSpec, Run
 from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
 from podproof.compiler.schema import Config, EvalStrategy, plain
@@ -58,8 +60,8 @@ def _arguments(config: Config) -> dict[str, Any]:
     merged = {**trainer, **method, **_schedule(config), "seed": config.seed}
     merged["report_to"] = list(config.report.integrations) or "none"
     kept = {key: value for key, value in merged.items() if value is not None}
-    # null means no limit for these two, which is not what the libraries do when they are absent.
-    kept |= {key: merged[key] for key in ("max_length",) if key in merged}
+    # Here null means no limit, which is not what the libraries take when it is absent.
+    kept["max_length"] = merged["max_length"]
     return {**kept, **extra}
 
 
@@ -83,7 +85,7 @@ def _requirements(config: Config) -> tuple[str, ...]:
         pins |= GGUF_PINS
     for integration in config.report.integrations:
         pins |= INTEGRATION_PINS.get(integration, {})
-    pins |= config.pod.requirements
+    pins |= {canonicalize_name(name): pin for name, pin in config.pod.requirements.items()}
     return tuple(sorted(f"{package}=={version}" for package, version in pins.items()))
 
 

@@ -5,20 +5,21 @@ composes and after, types are read by our own reader, and everything wrong is ra
 """
 
 import difflib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
-import hydra
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
+from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
+from omegaconf.grammar_parser import parse
 
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.keys import did_you_mean, schema_at, unknown_key
@@ -29,6 +30,8 @@ from podproof.runtime.plan import read_section
 
 CONFIG_MODULE = "podproof.conf"
 CONFIG_NAME = "config"
+
+_UNESCAPED = "refer to a key that exists, or escape the dollar: \\${...}"
 
 
 @dataclass(frozen=True)
@@ -43,26 +46,29 @@ def read(request: Request) -> Config:
     """Return the checked Config; raise BadConfig with every problem found.
 
     Problems come from four places, all gathered: overrides that do not parse or name no key,
-    unknown keys in YAML files, values of the wrong type, and the rules.
+    unknown keys in YAML files, values of the wrong type, and the rules. When the chosen configs
+    do not compose there are no values, and the last two are left for the next time.
     """
     register_defaults()
     _check_config_dir(request.config_dir)
     with _hydra_at_rest(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         overrides, problems = _known_overrides(request)
-        composed = _compose([*_search_path(request), *overrides])
+        composed, uncomposed = _compose([*_search_path(request), *overrides])
+        problems += [*uncomposed, *_resolving_choices(request, overrides)]
+    if composed is None:
+        raise BadConfig(*sorted(set(problems)))
     return config_from(composed, problems)
 
 
 def config_from(composed: DictConfig, problems: Sequence[Problem] = ()) -> Config:
     """Return the typed, checked Config of a composed one; raise BadConfig with every problem."""
-    found = [*problems, *_foreign_interpolations(composed)]
-    container = {} if found and _has_resolver(found) else _resolved(composed)
-    if not container:
-        raise BadConfig(*found)
-    config = _typed(container, found)
+    values, found, unread = _values(composed)
+    wrong: list[Problem] = []
+    config = _typed(values, wrong)
+    found += [*problems, *(problem for problem in wrong if problem.where not in unread)]
     # Rules run on whatever could be read, so that one command lists wrong types and broken rules.
-    flagged = {problem.where for problem in found}
-    found += [problem for problem in violations(config) if problem.where not in flagged]
+    flagged = unread | {problem.where for problem in found}
+    found += [problem for problem in violations(config) if not _is_about(problem, flagged)]
     if found:
         raise BadConfig(*sorted(set(found)))
     return config
@@ -71,25 +77,23 @@ def config_from(composed: DictConfig, problems: Sequence[Problem] = ()) -> Confi
 def sweep(request: Request, *, sweep_dir: Path, task: Callable[[Config], float | None]) -> None:
     """Run `task` once per job of a sweep, through Hydra's own multirun and whatever sweeper it has.
 
-    The task's return value is the objective that Hydra's sweepers minimise.
+    The task's return value is the objective that Hydra's sweepers minimise. Raise BadConfig for
+    overrides that name no key, before any job runs, and for a job whose config is bad; what
+    becomes of the other jobs then is the sweeper's own choice.
     """
     register_defaults()
     _check_config_dir(request.config_dir)
     with _hydra_at_rest(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
         overrides, problems = _known_overrides(request)
-    if problems:
-        raise BadConfig(*problems)
-
-    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=CONFIG_NAME)
-    def run_job(composed: DictConfig) -> float | None:
-        return task(config_from(composed))
-
-    typed = [*_search_path(request), f"hydra.sweep.dir={_quoted(sweep_dir)}", *overrides]
-    arguments, sys.argv = sys.argv, ["podproof", "--multirun", *typed]
-    try:
-        run_job()
-    finally:
-        sys.argv = arguments
+        if problems:
+            raise BadConfig(*sorted(set(problems)))
+        typed = [*_search_path(request), f"hydra.sweep.dir={_quoted(sweep_dir)}", *overrides]
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        try:
+            hydra.multirun(CONFIG_NAME, lambda composed: task(config_from(composed)), typed)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise BadConfig(_composition_problem(error)) from error
 
 
 class _hydra_at_rest:  # noqa: N801 - reads as a phrase in a with statement
@@ -123,17 +127,22 @@ def _known_overrides(request: Request) -> tuple[list[str], list[Problem]]:
     """Return the overrides Hydra can take, and a problem for each of the others."""
     parsed, problems = _parsed(request.overrides)
     groups = [item for item in parsed if _is_group_choice(item)]
-    method = _chosen_method([*_search_path(request), *_first_choices(groups)])
-    known = [item.input_line for item in groups]
+    methods = _possible_methods([*_search_path(request), *_first_choices(groups)])
+    known = []
     for item in parsed:
+        key, line = str(item.key_or_group), str(item.input_line)
         if item in groups:
-            continue
-        problem = unknown_key(str(item.key_or_group), method)
-        if problem is None:
-            known.append(_forced_if_open(item, method))
+            problem = _resolver_problem(key, line)
+            line = line if problem is None else ""
+        elif any(schema_at(key, method) is not None for method in methods):
+            problem = _broken_interpolation(key, item)
+            line = _forced_if_open(item, methods[0]) if problem is None else ""
         else:
-            problems.append(problem)
-    return [line for line in known if line is not None], problems
+            problem = unknown_key(key, methods[0]) if key else Problem(line, "names no key")
+            line = ""
+        known += [line] if line else []
+        problems += [problem] if problem is not None else []
+    return known, problems
 
 
 def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
@@ -143,7 +152,7 @@ def _parsed(overrides: Sequence[str]) -> tuple[list[Override], list[Problem]]:
     for text in overrides:
         try:
             parsed.append(parser.parse_override(text))
-        except HydraException as error:
+        except (HydraException, ValueError) as error:  # ValueError: a number of over 4,300 digits
             reason = str(error).splitlines()[0]
             way_out = "quote the value as Hydra does: key='...'; on a shell: \"key='...'\""
             problems.append(Problem(text, f"not an override: {reason}", way_out))
@@ -169,58 +178,76 @@ def _first_choices(groups: Sequence[Override]) -> list[str]:
     return lines
 
 
-def _chosen_method(overrides: list[str]) -> str:
-    composed = _compose(overrides)
-    return str(OmegaConf.select(composed, "method.name", default="sft"))
+def _possible_methods(choices: list[str]) -> tuple[str, ...]:
+    """Return the chosen method; all of them when the choices do not compose."""
+    composed, _ = _compose(choices)
+    if composed is None:
+        return tuple(METHODS)
+    return (str(OmegaConf.select(composed, "method.name", default="sft")),)
 
 
-def _compose(overrides: list[str]) -> DictConfig:
+def _compose(overrides: list[str]) -> tuple[DictConfig | None, list[Problem]]:
     try:
-        return compose(CONFIG_NAME, overrides=overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise BadConfig(_composition_problem(error)) from error
+        return compose(CONFIG_NAME, overrides=overrides), []
+    except Exception as error:  # Hydra lets through what YAML, the disk and its own parts raise
+        return None, [_composition_problem(error)]
 
 
-def _composition_problem(error: Exception) -> Problem:
+def _composition_problem(error: BaseException) -> Problem:
     """Return Hydra's complaint in one line; for an unknown choice, the nearest one and all."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        choices = list(error.options or ())
+        choices = GlobalHydra.instance().config_loader().get_group_options(group)
         near = difflib.get_close_matches(option, choices, n=1)
         way_out = f"did you mean {near[0]}? " if near else ""
-        listed = f"the choices are {', '.join(choices)}"
+        listed = f"the choices are {', '.join(choices)}" if choices else ""
         return Problem(group or "config", f"there is no {option!r}", way_out + listed)
+    if error.__cause__ is not None and not str(error).strip():
+        # Hydra wraps what OmegaConf said of a file, and with it the key that it was said about.
+        return _composition_problem(error.__cause__)
+    key = str(getattr(error, "full_key", None) or "config")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return Problem("config", " ".join(lines), "`podproof compile --help` shows the syntax")
+    what = " ".join(lines) if key == "config" else lines[0]
+    return Problem(key, what, "`podproof compile --help` shows the syntax")
 
 
-def _forced_if_open(override: Override, method: str) -> str | None:
+def _forced_if_open(override: Override, method: str) -> str:
     """Return the override, forced with `++` where its mapping takes any key (pod.env, extra)."""
     line = str(override.input_line)
-    is_open = schema_at(str(override.key_or_group), method) is Any
+    kind = schema_at(str(override.key_or_group), method)
+    is_open = kind is Any or get_origin(kind) is dict
     return f"++{line}" if is_open and not line.startswith(("+", "~")) else line
 
 
-def _foreign_interpolations(composed: DictConfig) -> list[Problem]:
-    """Refuse `${resolver:...}`: it reads the machine, and the script must not depend on it."""
-    return [
-        Problem(
-            key,
-            f"{text!r} asks a resolver, which would read this machine into the script",
-            "write the value itself, refer to another key, or escape it as \\${...}",
-        )
-        for key, text in _raw_texts(composed, "")
-        if "${" in text.replace("\\${", "") and ":" in text.split("${", 1)[1]
-    ]
+def _broken_interpolation(key: str, override: Override) -> Problem | None:
+    """Refuse a `${` that begins nothing, by its key; Hydra would not say which one it was."""
+    texts = (text for _, text in _texts_in(override.value(), key) if "${" in text)
+    for text in texts:
+        try:
+            parse(text)
+        except GrammarParseError as error:
+            return Problem(key, f"{text!r} is no interpolation: {error}", _UNESCAPED)
+    return None
 
 
-def _has_resolver(problems: Sequence[Problem]) -> bool:
-    return any("resolver" in problem.what for problem in problems)
-
-
-def _raw_texts(node: DictConfig | ListConfig, prefix: str) -> Iterator[tuple[str, str]]:
-    raw = OmegaConf.to_container(node, resolve=False)
-    yield from _texts_in(raw, prefix)
+def _resolving_choices(request: Request, overrides: list[str]) -> list[Problem]:
+    """Refuse resolvers in the defaults lists of the user's own files; the others are ours."""
+    if request.config_dir is None:
+        return []
+    loader = GlobalHydra.instance().config_loader()
+    lines = [*_search_path(request), *overrides]
+    problems = []
+    try:
+        chosen = loader.compute_defaults_list(CONFIG_NAME, lines, RunMode.RUN).defaults
+    except Exception:  # the same composition failed a moment ago, and its problem is on the list
+        return []
+    for path in sorted({f"{item.config_path}.yaml" for item in chosen}):
+        if (request.config_dir / path).is_file():
+            raw = OmegaConf.to_container(OmegaConf.load(request.config_dir / path))
+            defaults = raw.get("defaults") if isinstance(raw, dict) else None
+            texts = (text for _, text in _texts_in(defaults, ""))
+            problems += [_resolver_problem(f"{path}: defaults", text) for text in texts]
+    return [problem for problem in problems if problem is not None]
 
 
 def _texts_in(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -234,15 +261,79 @@ def _texts_in(value: Any, where: str) -> Iterator[tuple[str, str]]:
             yield from _texts_in(item, f"{where}[{index}]")
 
 
-def _resolved(composed: DictConfig) -> dict[str, Any]:
+def _resolver_problem(key: str, text: str) -> Problem | None:
+    """Refuse `${resolver:...}`: it reads the machine, and the script must not depend on it."""
+    if "${" not in text or not _asks_resolver(text):
+        return None
+    return Problem(
+        key,
+        f"{text!r} asks a resolver, which would read this machine into the script",
+        f"write the value itself; {_UNESCAPED}",
+    )
+
+
+def _asks_resolver(text: str) -> bool:
+    """Ask OmegaConf's own grammar, since escapes and nesting decide what is an interpolation."""
     try:
-        container = OmegaConf.to_container(composed, resolve=True)
-    except OmegaConfBaseException as error:
-        way_out = "refer to a key that exists, or escape the dollar: \\${...}"
-        key = str(getattr(error, "full_key", "") or "config")
-        raise BadConfig(Problem(key, str(error).splitlines()[0], way_out)) from error
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+        nodes = [parse(text)]
+    except GrammarParseError:
+        return False  # resolving it fails with a problem of its own
+    for node in nodes:
+        if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
+            return True
+        nodes += getattr(node, "children", None) or []
+    return False
+
+
+def _values(composed: DictConfig) -> tuple[dict[str, Any], list[Problem], set[str]]:
+    """Return plain values, the problems of those that have none, and the keys left unread.
+
+    With a single resolver anywhere nothing is interpolated, since one key may refer to another.
+    """
+    texts = _texts_in(OmegaConf.to_container(composed, resolve=False), "")
+    asking = (_resolver_problem(key, text) for key, text in texts)
+    leaves = _Leaves([problem for problem in asking if problem is not None])
+    leaves.is_safe = not leaves.problems
+    values = {str(key): leaves.value(composed, key, str(key)) for key in composed}
+    return values, leaves.problems, leaves.unread
+
+
+class _Leaves:
+    """Reads a composed config value by value; a value that cannot be read becomes None."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = problems
+        self.unread: set[str] = set()
+        self.is_safe = True
+
+    def value(self, node: DictConfig | ListConfig, key: Any, where: str) -> Any:
+        if OmegaConf.is_missing(node, key):
+            return self._unread(where, "needs a value", f"add {where}=... to the command")
+        if OmegaConf.is_interpolation(node, key) and not self.is_safe:
+            self.unread.add(where.partition("[")[0])
+            return None
+        try:
+            value = node[key]
+        except OmegaConfBaseException as error:
+            return self._unread(where, str(error).splitlines()[0], _UNESCAPED)
+        return self._items(value, where)
+
+    def _items(self, value: Any, where: str) -> Any:
+        if isinstance(value, ListConfig):
+            return [self.value(value, i, f"{where}[{i}]") for i in range(len(value))]
+        if isinstance(value, DictConfig):
+            return {str(name): self.value(value, name, f"{where}.{name!s}") for name in value}
+        return value
+
+    def _unread(self, where: str, what: str, way_out: str) -> None:
+        self.problems.append(Problem(where, what, way_out))
+        self.unread.add(where.partition("[")[0])
+
+
+def _is_about(problem: Problem, flagged: set[str]) -> bool:
+    """Tell whether a rule speaks of a value that could not be read, its section, or its parts."""
+    where = problem.where
+    return any(f"{key}.".startswith(f"{where}.") or where.startswith(f"{key}.") for key in flagged)
 
 
 def _typed(container: dict[str, Any], problems: list[Problem]) -> Config:
@@ -250,9 +341,6 @@ def _typed(container: dict[str, Any], problems: list[Problem]) -> Config:
     values = dict(container)
     raw_method = values.pop("method", None)
     method = str(raw_method.get("name")) if isinstance(raw_method, Mapping) else "sft"
-    for key, text in _texts_in(values, ""):
-        if text == "???":
-            problems.append(Problem(key, "needs a value", f"add {key}=... to the command"))
     if method not in METHODS:
         choices = ", ".join(METHODS)
         problems.append(Problem("method.name", f"must be one of {choices}, got {method!r}"))

@@ -9,6 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
 from podproof.compiler.bounds import BOUNDS
 from podproof.compiler.ir import Provider
 from podproof.compiler.pins import INTEGRATION_PINS
@@ -33,11 +36,11 @@ from podproof.runtime.plan import (
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-VERSION = re.compile(r"[A-Za-z0-9.+!_-]+")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # The alphabet that the RunPod SDK carries verbatim: it escapes nothing, so a quote or a
-# backslash would end the GraphQL string it is pasted into. NUL cannot be in an environment.
-WIRE_SAFE = re.compile(r'[^"\\\r\n\x00]*')
+# backslash would end the GraphQL string it is pasted into. NUL cannot be in an environment, and
+# half of a surrogate pair cannot be in UTF-8.
+WIRE_SAFE = re.compile(r'[^"\\\r\n\x00\ud800-\udfff]*')
 RESERVED_ENV = re.compile(r"(RUNPOD_|PODPROOF_|PS_).*|PATH|PUBLIC_KEY|LD_PRELOAD|PYTHONPATH")
 
 # Arguments that the plan itself decides: overriding one would break the selection rule.
@@ -74,11 +77,14 @@ def _ranges(config: Config) -> Iterator[Problem]:
             yield Problem(key, f"must be {bound}, got {value!r}", f"set {key}={bound.usual}")
 
 
-def _finite_everywhere(config: Config) -> Iterator[Problem]:
-    """Refuse NaN and infinities also where any value may stand; JSON cannot carry them."""
+def _json_everywhere(config: Config) -> Iterator[Problem]:
+    """Refuse what JSON cannot carry, also where any value may stand: NaN, infinities, bytes."""
     for key, value in _leaves(plain(config), ""):
         if isinstance(value, float) and not math.isfinite(value) and key not in BOUNDS:
             yield Problem(key, f"must be a finite number, got {value!r}", "write a number")
+        if value is not None and not isinstance(value, bool | int | float | str):
+            what = f"must be text or a number, got {type(value).__name__}"
+            yield Problem(key, what, "write it as text")
 
 
 def _leaves(value: object, where: str) -> Iterator[tuple[str, object]]:
@@ -167,7 +173,8 @@ def _trainer(config: Config) -> Iterator[Problem]:
         yield Problem("trainer.eval_steps", what, f"set trainer.eval_steps={trainer.max_steps}")
     typed = set(plain(TrainerConfig())) | set(plain(config.method))
     for key in sorted(config.trainer.extra.keys() & (typed | OWN_ARGUMENTS)):
-        way_out = "the plan sets it itself" if key in OWN_ARGUMENTS else f"set trainer.{key}"
+        section = "method" if key in plain(config.method) else "trainer"
+        way_out = "the plan sets it itself" if key in OWN_ARGUMENTS else f"set {section}.{key}"
         yield Problem(f"trainer.extra.{key}", "is not free to set here", way_out)
 
 
@@ -218,10 +225,24 @@ def _adapter(config: Config) -> Iterator[Problem]:
 
 
 def _requirements(config: Config) -> Iterator[Problem]:
+    spelled: dict[str, str] = {}
     for package, version in config.pod.requirements.items():
-        if not PACKAGE.fullmatch(package) or not VERSION.fullmatch(version):
+        key = f"pod.requirements.{package}"
+        if not PACKAGE.fullmatch(package) or not _is_version(version):
             what = f"must be an exact version of a package, got {version!r}"
-            yield Problem(f"pod.requirements.{package}", what, "write {name: 1.2.3}")
+            yield Problem(key, what, "write {name: 1.2.3}")
+            continue
+        first = spelled.setdefault(canonicalize_name(package), package)
+        if first != package:
+            yield Problem(key, f"is the same package as {first}", "give one version of it")
+
+
+def _is_version(text: str) -> bool:
+    # The version grammar allows blanks around it, which would end a line of the script's header.
+    try:
+        return bool(Version(text)) and text == text.strip()
+    except InvalidVersion:
+        return False
 
 
 def _pod(config: Config) -> Iterator[Problem]:
@@ -252,7 +273,10 @@ def _environment(config: Config) -> Iterator[Problem]:
         if RESERVED_ENV.fullmatch(name):
             yield Problem(key, "is set by RunPod or podproof", "choose another name")
         if not WIRE_SAFE.fullmatch(value):
-            yield Problem(key, f"{value!r} cannot be sent to a pod", _WIRE_WAY_OUT)
+            # The value may be somebody's key, so it is not shown.
+            yield Problem(key, "has a character that cannot be sent to a pod", _WIRE_WAY_OUT)
+    for name in sorted(pod.env.keys() & pod.secrets.keys()):
+        yield Problem(f"pod.secrets.{name}", "is in pod.env too", f"take pod.env.{name} out")
     for name, secret in pod.secrets.items():
         if not re.fullmatch(r"[A-Za-z0-9_]+", secret):
             what = "must be the name of a RunPod secret, not its value"
@@ -272,12 +296,15 @@ def _off_the_pod(config: Config) -> Iterator[Problem]:
     if config.report.sink is Sink.LOCAL:
         what = "a rented pod cannot reach a collector on this machine"
         yield Problem("report.sink", what, "set report=none, or report=http report.url=https://...")
-    if config.data.source is not DataSource.HUB and not config.data.path.startswith("/workspace/"):
-        yield Problem(
-            "data.path",
-            f"{config.data.path!r} is a file on this machine, which a rented pod cannot read",
-            "put it on the network volume (/workspace/...), or on the hub: data.source=hub",
-        )
+    if config.data.source is DataSource.HUB:
+        return
+    for key, path in (("path", config.data.path), ("eval.path", config.data.eval.path)):
+        if path is not None and not path.startswith("/workspace/"):
+            yield Problem(
+                f"data.{key}",
+                f"{path!r} is a file on this machine, which a rented pod cannot read",
+                "put it on the network volume (/workspace/...), or on the hub: data.source=hub",
+            )
 
 
 def _report(config: Config) -> Iterator[Problem]:
@@ -288,18 +315,31 @@ def _report(config: Config) -> Iterator[Problem]:
             yield Problem("report.integrations", what, "set report.integrations=[]")
     if report.sink is not Sink.HTTP:
         return
-    parts = urlsplit(report.url or "")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if not _is_web_address(report.url or ""):
         what = f"sink=http needs an http(s) URL, got {report.url!r}"
         yield Problem("report.url", what, "set report.url=https://collector.example.org")
-    if parts.username or parts.password:
+    elif "@" in urlsplit(report.url or "").netloc:
         what = "carries a password, which would stand in the script"
-        yield Problem("report.url", what, "put the token in pod.secrets.PODPROOF_REPORT_TOKEN")
+        yield Problem("report.url", what, "set PODPROOF_REPORT_TOKEN where podproof runs instead")
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return False
+    # The parser drops line breaks without a word; the client that posts would not.
+    return is_whole and text.isprintable() and " " not in text
 
 
 def _published_folder(config: Config) -> Iterator[Problem]:
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", config.publish.dir):
-        what = f"must be one plain folder name, got {config.publish.dir!r}"
+    folder = config.publish.dir
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", folder):
+        what = f"must be one plain folder name, got {folder!r}"
+        yield Problem("publish.dir", what, "set publish.dir=delivered")
+    if re.fullmatch(r"checkpoint-.*|quarantine|events\..*", folder):
+        what = f"{folder!r} is a name the run itself uses beside it"
         yield Problem("publish.dir", what, "set publish.dir=delivered")
 
 
@@ -319,7 +359,7 @@ def _value_at(config: Config, key: str) -> object:
 
 RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _ranges,
-    _finite_everywhere,
+    _json_everywhere,
     _names,
     _model,
     _data,

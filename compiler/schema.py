@@ -72,7 +72,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class SftMethod:
-    """SFTConfig's own fields; null means TRL's default."""
+    """SFTConfig's own fields; null means TRL's default, for `max_length` no limit."""
 
     name: MethodName = MethodName.SFT
     max_length: int | None = 1024
@@ -88,7 +88,7 @@ class SftMethod:
 
 @dataclass(frozen=True)
 class DpoMethod:
-    """DPOConfig's own fields; null means TRL's default."""
+    """DPOConfig's own fields; null means TRL's default, for `max_length` no limit."""
 
     name: MethodName = MethodName.DPO
     beta: float = 0.1
@@ -105,7 +105,7 @@ class DpoMethod:
 
 @dataclass(frozen=True)
 class OrpoMethod:
-    """ORPOConfig's own fields; null means TRL's default."""
+    """ORPOConfig's own fields; null means TRL's default, for `max_length` 512 tokens."""
 
     name: MethodName = MethodName.ORPO
     beta: float = 0.1

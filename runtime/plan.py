@@ -235,14 +235,18 @@ def plan_to_json(plan: Plan) -> str:
 def plan_from_json(text: str) -> Plan:
     """Read a plan; raise BadPlan with every field that is missing, unknown or of a wrong type."""
     try:
-        fields = json.loads(text)
-    except json.JSONDecodeError as error:
+        fields = json.loads(text, parse_constant=_refuse_plan_constant)
+    except (ValueError, RecursionError) as error:
         raise BadPlan(Problem("plan", f"not JSON: {error}", "compile the script again")) from error
     problems: list[Problem] = []
     plan = read_section(Plan, fields, "plan", problems)
     if problems:
         raise BadPlan(*problems)
     return plan
+
+
+def _refuse_plan_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def read_section(
@@ -256,7 +260,7 @@ def read_section(
     """
     if not isinstance(fields, Mapping):
         problems.append(Problem(where, f"must be an object, got {type(fields).__name__}"))
-        fields = {}
+        return section(**dict.fromkeys(get_type_hints(section)))
     hints = get_type_hints(section)
     values = {
         key: _read_plan_value(hint, fields[key], f"{where}.{key}", problems)
@@ -326,10 +330,18 @@ def _read_plan_scalar(kind: Any, value: Any, where: str, problems: list[Problem]
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not is_flag_as_number:
-        return float(value)
+        return _read_plan_float(value, where, problems)
     if is_flag_as_number or not isinstance(value, kind):
         problems.append(Problem(where, f"must be {_PLAN_WORDS.get(kind, kind)}, got {value!r}"))
     return value
+
+
+def _read_plan_float(value: int, where: str, problems: list[Problem]) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        problems.append(Problem(where, f"must be a number below 1e308, got {value!r}"))
+        return 0.0
 
 
 def _plan_hint_in_words(hint: Any) -> str:

@@ -1,0 +1,17 @@
+"""What can go wrong between us and what is remembered."""
+
+from podproof.runtime.errors import PodproofError
+
+
+class UnknownRun(PodproofError):
+    """No such run in the store."""
+
+    error_id = "unknown-run"
+    exit_code = 2
+
+
+class StoreUnavailable(PodproofError):
+    """The store cannot be opened, read or written."""
+
+    error_id = "store-unavailable"
+    exit_code = 1

@@ -1,0 +1,262 @@
+"""The trainer: the TRL trainer of the method, built from the plan, the rows and the model."""
+
+import copy
+import dataclasses
+import itertools
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from podproof.runtime.errors import BadData, BadPlan, Problem
+from podproof.runtime.models import LoadedModel, load_model, lora_config
+from podproof.runtime.plan import AdapterKind, MethodName, Plan
+from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
+
+_TRAINER_PROBLEMS_SHOWN = 20
+_TRAINER_GPU_SWITCHES = (
+    "bf16",
+    "fp16",
+    "tf32",
+    "bf16_full_eval",
+    "fp16_full_eval",
+    "use_liger_kernel",
+    "activation_offloading",
+)
+# ORPO cuts at this length where max_length is null; the others do not cut.
+_TRAINER_MAX_LENGTHS = {MethodName.ORPO: 512}
+_TRAINER_GPU_OPTIMIZERS = ("8bit", "4bit", "paged", "bnb")
+
+
+@dataclass(frozen=True)
+class BuiltTrainer:
+    """A TRL trainer ready to train, and what had to differ from the plan on this machine."""
+
+    trainer: Any
+    adjustments: tuple[str, ...]
+
+
+def build_trainer(plan: Plan, rows: Rows, output_dir: Path, hooks: object) -> BuiltTrainer:
+    """Return the method's trainer with `hooks` as the first of its callbacks.
+
+    Loads the model, so it takes as long as that takes. Raises BadData for rows that leave no room
+    for an answer and for missing evaluation rows, BadPlan for conversations without a template.
+    """
+    quiet_training_libraries()
+    plan, adjustments = adjust_to_machine(plan, has_gpu=_has_gpu())
+    _require_evaluation_rows(plan, rows)
+    trainer_class, config_class = _trainer_classes(plan.method)
+    config = config_class(**trainer_arguments(plan, output_dir))
+    texts = (text for row in rows.train for text in row_texts(row))
+    init_options = plan.arguments.get("model_init_kwargs") or {}
+    loaded = load_model(
+        plan.model, plan.adapter.kind, seed=plan.seed, texts=texts, extra=init_options
+    )
+    _require_chat_template(rows, loaded.tokenizer)
+    _require_room_for_answers(rows, plan.method, loaded.tokenizer, config)
+    callback = as_trainer_callback(hooks)
+    trainer = trainer_class(
+        args=config,
+        processing_class=loaded.tokenizer,
+        train_dataset=_as_dataset(rows.train),
+        eval_dataset=_as_dataset(rows.eval) if rows.eval else None,
+        peft_config=lora_config(plan.adapter),
+        callbacks=[callback],
+        **_trainer_models(plan, loaded),
+    )
+    _put_first(trainer, callback)
+    return BuiltTrainer(trainer, adjustments)
+
+
+def quiet_training_libraries() -> None:
+    """Ask the training libraries for no telemetry and no progress bars; call it before they load.
+
+    What the environment already says is left as it is.
+    """
+    # The libraries read these when they are imported, so nothing later would help.
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TQDM_DISABLE": "1",
+        # ORPO lives in trl.experimental, which warns at every import.
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        # Tokenizer threads and forked data loaders deadlock together.
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    # The pinned TRL asks transformers by an old name at each step of DPO; PEFT misses the config of
+    # a model from a package at each save. Neither changes anything.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    warnings.filterwarnings("ignore", "Could not find a config file in package:", UserWarning)
+
+
+def adjust_to_machine(plan: Plan, *, has_gpu: bool) -> tuple[Plan, tuple[str, ...]]:
+    """Return the plan as this machine can run it, and what that changed, in words.
+
+    With a GPU nothing changes. Without one everything is computed in float32 on the CPU, and
+    what needs CUDA gives way to its plain counterpart.
+    """
+    if has_gpu:
+        return plan, ()
+    notices: list[str] = []
+    model, adapter = plan.model, plan.adapter
+    if model.dtype != "float32":
+        notices.append(f"no GPU: model.dtype is float32 instead of {model.dtype}")
+        model = dataclasses.replace(model, dtype="float32")
+    if model.attn_implementation not in {None, "sdpa", "eager"}:
+        notices.append(f"no GPU: attention is sdpa instead of {model.attn_implementation}")
+        model = dataclasses.replace(model, attn_implementation="sdpa")
+    if adapter.kind is AdapterKind.QLORA:
+        notices.append("no GPU: the base model of qlora is not quantized")
+        adapter = dataclasses.replace(adapter, kind=AdapterKind.LORA)
+    arguments = _arguments_for_cpu(plan.arguments, notices)
+    changed = dataclasses.replace(plan, model=model, adapter=adapter, arguments=arguments)
+    return changed, tuple(notices)
+
+
+def trainer_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
+    """Return the keyword arguments of the method's config class.
+
+    The plan's own arguments, and a few the plan may leave open: the seed, no progress bar, and
+    activation checkpointing by its present name (TRL's default, true, comes by a deprecated one).
+    """
+    arguments = {
+        "output_dir": str(output_dir),
+        "seed": plan.seed,
+        "disable_tqdm": True,
+        "activation_checkpointing": plan.arguments.get("gradient_checkpointing", True),
+        **plan.arguments,
+    }
+    if plan.method is MethodName.ORPO:
+        # Its collator reads columns the model does not; left open, the trainer warns.
+        arguments["remove_unused_columns"] = False
+    # The first is resolved above; the second belongs to the model, which we load ourselves.
+    for name in ("gradient_checkpointing", "model_init_kwargs"):
+        arguments.pop(name, None)
+    return arguments
+
+
+def as_trainer_callback(hooks: object) -> Any:
+    """Return a TrainerCallback that answers every event, with the on_… methods of `hooks`.
+
+    `hooks` stays the object it is and needs no base class, so it loads without transformers.
+    """
+    from transformers import TrainerCallback
+
+    callback = type("PodTrainerCallback", (TrainerCallback,), {})()
+    for name in dir(hooks):
+        if name.startswith("on_"):
+            setattr(callback, name, getattr(hooks, name))
+    return callback
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _arguments_for_cpu(arguments: Mapping[str, Any], notices: list[str]) -> dict[str, Any]:
+    changed = {**arguments, "use_cpu": True, "bf16": False, "dataloader_pin_memory": False}
+    for name in _TRAINER_GPU_SWITCHES:
+        if arguments.get(name):
+            notices.append(f"no GPU: {name} is off")
+            changed[name] = False
+    optim = str(arguments.get("optim", ""))
+    if any(part in optim for part in _TRAINER_GPU_OPTIMIZERS):
+        notices.append(f"no GPU: optim is adamw_torch instead of {optim}")
+        changed["optim"] = "adamw_torch"
+    # Recomputing activations saves GPU memory; here it would only cost time.
+    if "gradient_checkpointing" not in arguments:
+        changed.setdefault("activation_checkpointing", False)
+    return changed
+
+
+def _trainer_classes(method: MethodName) -> tuple[Any, Any]:
+    if method is MethodName.SFT:
+        from trl import SFTConfig, SFTTrainer
+
+        return SFTTrainer, SFTConfig
+    if method is MethodName.DPO:
+        from trl import DPOConfig, DPOTrainer
+
+        return DPOTrainer, DPOConfig
+    from trl.experimental.orpo import ORPOConfig, ORPOTrainer
+
+    return ORPOTrainer, ORPOConfig
+
+
+def _trainer_models(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
+    """Return the model, and the frozen copy DPO compares with when no adapter can be lifted off."""
+    models = {"model": loaded.model}
+    is_full_dpo = plan.method is MethodName.DPO and plan.adapter.kind is AdapterKind.NONE
+    if is_full_dpo and not plan.arguments.get("precompute_ref_log_probs"):
+        # TRL would load it again by name, which a model made from nothing does not have.
+        models["ref_model"] = copy.deepcopy(loaded.model)
+    return models
+
+
+def _as_dataset(rows: tuple[Row, ...]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_list([dict(row.columns) for row in rows])
+
+
+def _put_first(trainer: Any, callback: Any) -> None:
+    """Move the callback to the front, so that reporters see the score it adds to the metrics."""
+    callbacks = trainer.callback_handler.callbacks
+    callbacks.remove(callback)
+    callbacks.insert(0, callback)
+
+
+def _require_evaluation_rows(plan: Plan, rows: Rows) -> None:
+    if not rows.eval and plan.arguments.get("eval_strategy", "no") != "no":
+        what = "the plan evaluates, but there are no evaluation rows"
+        raise BadData(Problem("data.eval", what, "set data.eval.fraction or data.eval.path"))
+
+
+def _require_chat_template(rows: Rows, tokenizer: Any) -> None:
+    if is_conversation(rows.train[0]) and not tokenizer.chat_template:
+        what = "the rows are conversations, and the tokenizer has no chat template"
+        raise BadPlan(Problem("model.chat_template", what, "set it to the model's own template"))
+
+
+def _require_room_for_answers(rows: Rows, method: MethodName, tokenizer: Any, config: Any) -> None:
+    """Refuse prompts that fill max_length: they lose data silently, and ruin ORPO.
+
+    SFT and DPO drop such rows. ORPO divides by the length of an empty answer, and from that step
+    on every weight is NaN.
+    """
+    limit = config.max_length or _TRAINER_MAX_LENGTHS.get(method)
+    if limit is None or getattr(config, "truncation_mode", "keep_start") == "keep_end":
+        return
+    problems = []
+    for row in (*rows.train, *rows.eval):
+        length = _prompt_tokens(row.columns, tokenizer)
+        if length >= limit:
+            what = f"the prompt has {length} tokens, so max_length={limit} leaves none to answer"
+            problems.append(Problem(row.where, what))
+    if problems:
+        count = f"{len(problems)} of {len(rows.train) + len(rows.eval)} prompts are too long"
+        way_out = "raise method.max_length, or shorten or take out these rows"
+        closing = Problem("method.max_length", count, way_out)
+        raise BadData(*problems[:_TRAINER_PROBLEMS_SHOWN], closing)
+
+
+def _prompt_tokens(columns: Mapping[str, Any], tokenizer: Any) -> int:
+    """Return the tokens before the answer, or 0 for rows without a prompt of their own."""
+    prompt = columns.get("prompt")
+    if prompt is None and "chosen" in columns:
+        pairs = zip(columns["chosen"], columns["rejected"], strict=False)
+        prompt = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
+    if not prompt:
+        return 0
+    if isinstance(prompt, list):
+        prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    # ORPO puts the opening token before a prompt that lacks it.
+    is_opened = tokenizer.bos_token_id is None or tokens[:1] == [tokenizer.bos_token_id]
+    return len(tokens) + (not is_opened)

@@ -1,0 +1,464 @@
+"""The boot program by itself, as its own process, against a collector and a provider made here."""
+
+import ast
+import base64
+import bz2
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+import podproof.runtime
+from podproof.runtime.boot import Child, Log, Orders, unpack_script
+from podproof.runtime.events import EventKind, event_from_dict
+
+BOOT = Path(podproof.runtime.__path__[0]) / "boot.py"
+KEY = "pod-key-hunter2"
+REPORT_KEY = "report-token-hunter3"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One request: its method, path, Authorization and JSON body."""
+
+    method: str
+    path: str
+    authorization: str
+    body: Any
+
+
+@dataclass
+class World:
+    """A collector and a provider on one port; `refuses` names the paths answered with 500."""
+
+    url: str
+    heard: list[Heard] = field(default_factory=list)
+    refuses: set[str] = field(default_factory=set)
+
+    def bodies(self, path: str) -> list[Any]:
+        return [request.body for request in self.heard if request.path == path]
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    there = World(url="")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length) or b"null")
+            authorization = self.headers.get("Authorization", "")
+            there.heard.append(Heard(self.command, self.path, authorization, body))
+            self.send_response(500 if self.path in there.refuses else 200)
+            self.end_headers()
+            self.wfile.write(b'{"data": {"podTerminate": null}}')
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
+
+        def log_message(self, *args: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        there.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield there
+        server.shutdown()
+        thread.join()
+
+
+@dataclass
+class Booted:
+    """A running boot program; `volume` is where its run's folder lies."""
+
+    process: subprocess.Popen[str]
+    folder: Path
+
+    def end(self) -> str:
+        """Tell it to stop, as a provider that ends a pod does; return all it printed."""
+        self.process.send_signal(signal.SIGTERM)
+        printed, _ = self.process.communicate(timeout=30)
+        return printed
+
+
+@pytest.fixture
+def boot(tmp_path: Path, world: World) -> Iterator[Callable[..., Booted]]:
+    """Start the boot program over a script; keyword arguments change its environment."""
+    started: list[Booted] = []
+
+    def start(script: str, **changes: str | None) -> Booted:
+        environ = {**pod_environ(script, tmp_path, world), **changes}
+        process = subprocess.Popen(
+            [sys.executable, "-u", BOOT],
+            env={key: value for key, value in environ.items() if value is not None},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(Booted(process, tmp_path / "run-1"))
+        return started[-1]
+
+    yield start
+    for booted in started:
+        booted.process.kill()
+        booted.process.communicate()
+
+
+def pod_environ(script: str, volume: Path, world: World) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "PS_N": "1",
+        "PS_SHA": hashlib.sha256(script.encode()).hexdigest(),
+        "PS_00": base64.b64encode(bz2.compress(script.encode())).decode(),
+        "PODPROOF_RUN_ID": "run-1",
+        "PODPROOF_MAX_SECONDS": "60",
+        "PODPROOF_MAX_RESTARTS": "1",
+        "PODPROOF_PAUSE_SECONDS": "0.05",
+        "PODPROOF_PYTHON": sys.executable,
+        "PODPROOF_VOLUME": str(volume),
+        "PODPROOF_REPORT_URL": world.url,
+        "PODPROOF_REPORT_TOKEN": REPORT_KEY,
+        "RUNPOD_POD_ID": "pod-1",
+        "RUNPOD_API_KEY": KEY,
+        "RUNPOD_API_BASE_URL": world.url,
+    }
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    end_monotonic_s = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < end_monotonic_s, "it did not come true"
+        time.sleep(0.02)
+
+
+def asked_for_its_end(world: World) -> Callable[[], bool]:
+    return lambda: bool(world.bodies("/graphql"))
+
+
+def failures(world: World) -> list[Any]:
+    return [event for body in world.bodies("/rpc/ingest_events") for event in body["events"]]
+
+
+def test_the_pod_asks_for_its_own_end_with_its_own_key(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    booted = boot("print('hello')")
+    wait_until(asked_for_its_end(world))
+
+    booted.end()
+
+    request = next(request for request in world.heard if request.path == "/graphql")
+    assert request.authorization == f"Bearer {KEY}"
+    assert request.body == {"query": 'mutation { podTerminate(input: { podId: "pod-1" }) }'}
+    assert failures(world) == []
+
+
+def test_neither_key_nor_token_is_printed(boot: Callable[..., Booted], world: World) -> None:
+    world.refuses = {"/graphql", "/v2/pods/pod-1", "/rpc/ingest_events"}
+    booted = boot("raise SystemExit(1)")
+    wait_until(lambda: len(world.bodies("/graphql")) >= 2)
+
+    printed = booted.end()
+
+    assert "failed: HTTPError 500" in printed
+    assert "hunter" not in printed
+
+
+def test_a_damaged_script_is_reported_and_not_run(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    booted = boot("print('ran')", PS_SHA="0" * 64)
+    wait_until(asked_for_its_end(world))
+
+    printed = booted.end()
+
+    assert "the script arrived with sha256" in failures(world)[0]["body"]["error"]
+    assert "ran\n" not in printed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"PS_00": "not base64!"}, {"PS_00": "AAAA"}, {"PS_00": None}, {"PS_N": "2"}, {"PS_N": None}],
+)
+def test_a_script_that_cannot_be_unpacked_is_reported(
+    boot: Callable[..., Booted], world: World, damage: dict[str, str | None]
+) -> None:
+    boot("print('ran')", **damage)
+
+    wait_until(asked_for_its_end(world))
+
+    assert failures(world)[0]["body"]["error"].startswith("the pod could not run its script")
+
+
+def test_orders_that_make_no_sense_end_the_pod(boot: Callable[..., Booted], world: World) -> None:
+    boot("", PODPROOF_MAX_SECONDS="soon")
+
+    wait_until(asked_for_its_end(world))
+
+    assert len(failures(world)) == 1
+
+
+def test_a_pod_without_a_run_id_ends_all_the_same(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    boot("", PODPROOF_RUN_ID=None)
+
+    wait_until(asked_for_its_end(world))
+
+    assert failures(world) == []
+
+
+def test_a_volume_that_cannot_be_written_ends_the_pod(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+
+    boot("", PODPROOF_VOLUME=str(tmp_path / "file"))
+
+    wait_until(asked_for_its_end(world))
+
+
+def test_the_report_of_giving_up_is_an_event_like_any_other(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    boot("raise SystemExit(1)")
+
+    wait_until(asked_for_its_end(world))
+
+    (report,) = world.bodies("/rpc/ingest_events")
+    event = event_from_dict(report["events"][0])
+    assert report["job_id"] == event.run_id == "run-1"
+    assert (event.event_id, event.boot, event.kind) == ("run-1-3-boot", 3, EventKind.FAILED)
+    assert event.body == {"error": "gave up after 1 restarts", "problems": []}
+    assert world.heard[0].authorization == f"Bearer {REPORT_KEY}"
+
+
+def test_a_collector_that_refuses_is_asked_three_times_and_then_left(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    world.refuses = {"/rpc/ingest_events"}
+
+    boot("raise SystemExit(1)")
+
+    wait_until(asked_for_its_end(world))
+    assert len(failures(world)) == 3
+    assert len({event["event_id"] for event in failures(world)}) == 1
+
+
+def test_without_a_collector_the_pod_ends_without_a_word(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    boot("raise SystemExit(1)", PODPROOF_REPORT_URL=None)
+
+    wait_until(asked_for_its_end(world))
+
+    assert failures(world) == []
+
+
+def test_a_run_that_is_over_is_not_started_again(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "run-1").mkdir()
+    (tmp_path / "run-1" / "over").write_text("0")
+    booted = boot("print('ran')")
+    wait_until(asked_for_its_end(world))
+
+    printed = booted.end()
+
+    assert "ran\n" not in printed
+
+
+def test_a_restart_does_not_extend_the_time(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "run-1").mkdir()
+    (tmp_path / "run-1" / "started").write_text(str(time.time() - 61))
+
+    boot("print('ran')")
+
+    wait_until(asked_for_its_end(world))
+    assert failures(world)[0]["body"]["error"] == "out of time after 60 s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_reaches_the_script_and_ends_the_command(
+    boot: Callable[..., Booted], world: World, number: signal.Signals
+) -> None:
+    booted = boot(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+        "print('training', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    log = booted.folder / "log.txt"
+    wait_until(lambda: log.exists() and "training" in log.read_text())
+
+    booted.process.send_signal(number)
+
+    assert booted.process.wait(30) == 143
+    assert "the script ended with exit code 143" in log.read_text()
+    assert world.heard == []
+
+
+def test_a_request_to_stop_between_two_starts_ends_the_command(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    booted = boot("raise SystemExit(1)", PODPROOF_PAUSE_SECONDS="600")
+    log = booted.folder / "log.txt"
+    wait_until(lambda: log.exists() and "ended with exit code 1" in log.read_text())
+
+    booted.end()
+
+    assert booted.process.returncode == 143
+    assert world.heard == []
+
+
+def test_a_script_that_was_done_when_it_was_told_to_stop_is_over(
+    boot: Callable[..., Booted],
+) -> None:
+    booted = boot(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n"
+        "print('training', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    log = booted.folder / "log.txt"
+    wait_until(lambda: log.exists() and "training" in log.read_text())
+
+    booted.end()
+
+    assert (booted.folder / "over").read_text() == "0"
+
+
+def test_the_script_finds_its_surroundings(boot: Callable[..., Booted], world: World) -> None:
+    booted = boot("import json, os; print(json.dumps({**os.environ, 'cwd': os.getcwd()}))")
+    wait_until(asked_for_its_end(world))
+
+    booted.end()
+
+    printed = (booted.folder / "log.txt").read_text()
+    seen = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+    assert seen["cwd"] == str(booted.folder)
+    assert seen["PODPROOF_BOOT"] == "1"
+    assert seen["PODPROOF_OUTPUT"] == str(booted.folder / "output")
+    assert seen["PODPROOF_DATA"] == str(booted.folder / "data")
+    assert seen["PODPROOF_REPORT_TOKEN"] == REPORT_KEY
+    assert not [key for key in seen if key.startswith("PS_") or key == "RUNPOD_API_KEY"]
+
+
+def test_off_a_pod_there_is_nothing_to_end(boot: Callable[..., Booted], world: World) -> None:
+    booted = boot("print('hello')", RUNPOD_POD_ID=None)
+
+    printed, _ = booted.process.communicate(timeout=30)
+
+    assert "this is no pod" in printed
+    assert (booted.process.returncode, world.heard) == (0, [])
+
+
+def test_when_no_api_answers_runpodctl_is_asked(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    world.refuses = {"/graphql", "/v2/pods/pod-1"}
+    calls = program(tmp_path / "bin" / "runpodctl")
+
+    boot("", PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+    wait_until(lambda: calls.exists() and "\n" in calls.read_text())
+    assert calls.read_text().splitlines()[0] == "remove pod pod-1"
+
+
+def test_without_an_interpreter_of_the_image_uv_runs_the_script(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    calls = program(tmp_path / "bin" / "uv")
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+    booted = boot("", PODPROOF_PYTHON=None, PATH=path)
+
+    wait_until(asked_for_its_end(world))
+    assert calls.read_text() == "run --script pod_script.py\n"
+    assert (booted.folder / "over").read_text() == "0"
+
+
+def test_where_uv_cannot_be_had_the_start_counts_as_failed(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+
+    booted = boot(
+        "",
+        PODPROOF_PYTHON=None,
+        PATH=str(tmp_path / "empty"),
+        PODPROOF_MAX_RESTARTS="0",
+        PIP_NO_INDEX="1",
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+    )
+
+    wait_until(asked_for_its_end(world))
+    assert "the script ended with exit code 1" in (booted.folder / "log.txt").read_text()
+    assert failures(world)[0]["body"]["error"] == "gave up after 0 restarts"
+
+
+def program(path: Path) -> Path:
+    """Make a program that writes its arguments down; return where."""
+    calls = path.with_suffix(".calls")
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    path.chmod(0o755)
+    return calls
+
+
+def test_a_script_that_ignores_the_end_of_its_time_is_killed(tmp_path: Path, world: World) -> None:
+    environ = {**pod_environ("", tmp_path, world), "PODPROOF_MAX_SECONDS": "1.5"}
+    ignore = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+
+    code = Child(Log(), grace_s=0.1).run([sys.executable, "-c", ignore], environ, Orders(environ))
+
+    assert code == -signal.SIGKILL
+
+
+class FullDisk(io.BytesIO):
+    """A file on a disk that is full."""
+
+    def write(self, _content: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def test_a_full_volume_does_not_silence_the_rest() -> None:
+    log, terminal = Log(), io.BytesIO()
+    full: IO[bytes] = FullDisk()
+    log.streams = [full, terminal]
+
+    log.say("still here")
+
+    assert terminal.getvalue() == b"[boot] still here\n"
+
+
+def test_the_script_may_have_any_text(tmp_path: Path, world: World) -> None:
+    text = '"""\\\r\n\0 ä 🙂'
+
+    assert unpack_script(pod_environ(text, tmp_path, world)) == text
+
+
+def test_the_boot_program_is_plain_python_3_8() -> None:
+    tree = ast.parse(BOOT.read_text(), feature_version=(3, 8))
+
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = {
+        alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names
+    }
+    modules |= {node.module or "" for node in imports if isinstance(node, ast.ImportFrom)}
+    assert {module.split(".")[0] for module in modules} <= sys.stdlib_module_names

@@ -1,0 +1,564 @@
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from enum import Enum, auto
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from podproof.runtime.courier import ReportEndpoint
+from podproof.runtime.events import EventKind
+from podproof.runtime.reporter import Reporter, ReporterPace, ReportSource
+
+TOKEN = "one-token-per-run"  # noqa: S105 - the fake collector's only token
+PLENTY_S = 20.0
+
+
+class Fault(Enum):
+    """What the fake collector does with one post."""
+
+    ACCEPT = auto()
+    SERVER_ERROR = auto()
+    BAD_GATEWAY_PAGE = auto()
+    LOGIN_PAGE = auto()
+    NOT_FOUND = auto()
+    TOO_MANY = auto()
+    WRONG_TOKEN = auto()
+    NEVER_ANSWER = auto()
+    HANG_UP = auto()
+    KEEP_AND_HANG_UP = auto()
+    CANNOT_TAKE = auto()
+
+
+LASTING_FAULTS = {Fault.ACCEPT, Fault.WRONG_TOKEN, Fault.CANNOT_TAKE}
+PASSING_FAULTS = [fault for fault in Fault if fault not in LASTING_FAULTS]
+
+ANSWERS = {
+    Fault.ACCEPT: (200, "application/json", b'{"accepted": 1}'),
+    Fault.SERVER_ERROR: (500, "application/json", b'{"error": "boom"}'),
+    Fault.BAD_GATEWAY_PAGE: (502, "text/html", b"<html>bad gateway</html>"),
+    Fault.LOGIN_PAGE: (200, "text/html", b"<html>please log in</html>"),
+    Fault.NOT_FOUND: (404, "text/plain", b"no such page"),
+    Fault.TOO_MANY: (429, "text/plain", b"slow down"),
+    Fault.WRONG_TOKEN: (401, "application/json", b'{"error": "wrong token"}'),
+    Fault.CANNOT_TAKE: (400, "text/plain", b"cannot take this event"),
+}
+
+
+class FaultyCollector:
+    """A collector on loopback that commits its faults in order, then accepts every post.
+
+    It refuses with 400 any batch that holds the event id `poison`. `deliveries` has every event
+    id it kept, duplicates too, in order of arrival; `events` has each once, as a store would.
+    """
+
+    def __init__(self, faults: Sequence[Fault] = (), poison: str = "", port: int = 0) -> None:
+        self.poison = poison
+        self.deliveries: list[str] = []
+        self.events: dict[str, dict[str, Any]] = {}
+        self.authorizations: list[str | None] = []
+        self.posts = 0
+        self._faults = list(faults)
+        self._changed = threading.Condition()
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def wait_until(self, condition: Callable[["FaultyCollector"], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self), PLENTY_S)
+
+    def take(self, authorization: str | None, body: dict[str, Any]) -> Fault:
+        """Note the post, keep its events unless a fault forbids it, and return the fault."""
+        with self._changed:
+            self.posts += 1
+            self.authorizations.append(authorization)
+            fault = self._faults.pop(0) if self._faults else Fault.ACCEPT
+            events = {event["event_id"]: event for event in body["events"]}
+            if fault is Fault.ACCEPT and self.poison in events:
+                fault = Fault.CANNOT_TAKE
+            if fault in {Fault.ACCEPT, Fault.KEEP_AND_HANG_UP}:
+                self.deliveries += events
+                self.events |= events
+            self._changed.notify_all()
+            return fault
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                fault = collector.take(self.headers["Authorization"], body)
+                with suppress(OSError):  # the client may be gone
+                    self._commit(fault)
+
+            def _commit(self, fault: Fault) -> None:
+                if fault is Fault.NEVER_ANSWER:
+                    self.connection.recv(1)  # returns when the client gives up
+                if fault in ANSWERS:
+                    status, kind, text = ANSWERS[fault]
+                    self.send_response(status)
+                    self.send_header("Content-Type", kind)
+                    self.send_header("Retry-After", "120")
+                    self.end_headers()
+                    self.wfile.write(text)
+
+            def log_message(self, *_: object) -> None:
+                """Stay quiet."""
+
+        return Handler
+
+
+class HurriedTime:
+    """Time that passes only while the reporter waits, and then at once."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.waits_s: list[float] = []
+
+    def monotonic_s(self) -> float:
+        return self.now_s
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        if seconds is None:
+            return event.wait()
+        self.waits_s.append(seconds)
+        self.now_s += seconds
+        return event.wait(0.001)
+
+    def pace(self, *, batch_events: int = 200, waiting_limit: int = 10_000) -> ReporterPace:
+        return ReporterPace(
+            batch_events=batch_events,
+            waiting_limit=waiting_limit,
+            monotonic_s=self.monotonic_s,
+            wait=self.wait,
+        )
+
+
+@contextmanager
+def collecting(*faults: Fault, poison: str = "", port: int = 0) -> Iterator[FaultyCollector]:
+    collector = FaultyCollector(faults, poison, port)
+    try:
+        yield collector
+    finally:
+        collector.stop()
+
+
+@contextmanager
+def reporting(
+    output: Path, url: str | None = None, *, boot: int = 1, pace: ReporterPace | None = None
+) -> Iterator[Reporter]:
+    """Run a reporter whose requests give up after 0.1 s; end its thread whatever happens."""
+    endpoint = None if url is None else ReportEndpoint(url, TOKEN, timeout_s=0.1)
+    reporter = Reporter(
+        output,
+        ReportSource("run-a", boot),
+        endpoint=endpoint,
+        clock=lambda: 1000.0,
+        pace=pace or HurriedTime().pace(),
+    )
+    try:
+        yield reporter
+    finally:
+        reporter.close(0.0)
+        reporter._thread.join()
+
+
+def train(reporter: Reporter, steps: Sequence[int]) -> None:
+    for step in steps:
+        reporter.report(EventKind.TRAIN_LOG, step=step, epoch=step / 100, body={"loss": 1.0})
+
+
+def written(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "events.jsonl").read_text().splitlines()]
+
+
+def ids(boot: int, count: int) -> list[str]:
+    return [f"run-a-{boot}-{seq}" for seq in range(count)]
+
+
+def closed_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])
+
+
+# --- the file
+
+
+def test_every_event_becomes_one_line_numbered_from_zero(tmp_path: Path) -> None:
+    with reporting(tmp_path) as reporter:
+        reporter.report(EventKind.STARTED, body={"device": "cpu"})
+        reporter.report(EventKind.TRAIN_LOG, step=5, epoch=0.5, body={"loss": 2.0})
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert [event["event_id"] for event in written(tmp_path)] == ids(1, 2)
+    assert written(tmp_path)[1] == {
+        "event_id": "run-a-1-1",
+        "run_id": "run-a",
+        "boot": 1,
+        "seq": 1,
+        "kind": "train_log",
+        "time_unix_s": 1000.0,
+        "step": 5,
+        "epoch": 0.5,
+        "body": {"loss": 2.0},
+    }
+
+
+def test_a_nan_is_written_as_strict_json(tmp_path: Path) -> None:
+    with reporting(tmp_path) as reporter:
+        reporter.report(EventKind.EVALUATION, step=1, body={"eval_loss": float("nan")})
+        reporter.close(PLENTY_S)
+
+    assert '"eval_loss": "NaN"' in (tmp_path / "events.jsonl").read_text()
+
+
+def test_a_body_that_cannot_be_written_does_not_lose_its_event(tmp_path: Path) -> None:
+    class Unprintable:
+        def __str__(self) -> str:
+            raise RuntimeError("no text for you")
+
+    with reporting(tmp_path) as reporter:
+        reporter.report(EventKind.DONE, step=9, body={"final_step": Unprintable()})
+        reporter.close(PLENTY_S)
+
+    assert written(tmp_path)[0]["kind"] == "done"
+    assert written(tmp_path)[0]["body"] == {"unwritable_body": "RuntimeError"}
+
+
+def test_a_body_changed_after_its_report_is_written_as_it_was(tmp_path: Path) -> None:
+    logs = {"loss": 1.0}
+    with reporting(tmp_path) as reporter:
+        reporter.report(EventKind.TRAIN_LOG, step=1, body=logs)
+        logs["loss"] = 2.0
+        reporter.close(PLENTY_S)
+
+    assert written(tmp_path)[0]["body"] == {"loss": 1.0}
+
+
+def test_events_of_many_threads_are_all_written_in_the_order_of_their_numbers(
+    tmp_path: Path,
+) -> None:
+    with reporting(tmp_path) as reporter:
+        threads = [threading.Thread(target=train, args=(reporter, range(100))) for _ in range(4)]
+        deque(map(threading.Thread.start, threads), maxlen=0)
+        deque(map(threading.Thread.join, threads), maxlen=0)
+        reporter.close(PLENTY_S)
+
+    assert [event["event_id"] for event in written(tmp_path)] == ids(1, 400)
+
+
+def test_an_event_after_close_is_counted_as_dropped(tmp_path: Path) -> None:
+    with reporting(tmp_path) as reporter:
+        reporter.close(PLENTY_S)
+        reporter.report(EventKind.DONE, body={})
+
+        assert reporter.counts.dropped_events == 1
+
+
+# --- delivery
+
+
+def test_events_are_delivered_under_the_runs_token(tmp_path: Path) -> None:
+    with collecting() as collector, reporting(tmp_path, collector.url) as reporter:
+        train(reporter, range(3))
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert collector.deliveries == ids(1, 3)
+    assert set(collector.authorizations) == {f"Bearer {TOKEN}"}
+    assert [collector.events[event["event_id"]] for event in written(tmp_path)] == written(tmp_path)
+
+
+def test_a_long_backlog_is_delivered_in_several_posts(tmp_path: Path) -> None:
+    pace = HurriedTime().pace(batch_events=10)
+    with collecting() as collector, reporting(tmp_path, collector.url, pace=pace) as reporter:
+        train(reporter, range(95))
+        reporter.close(PLENTY_S)
+
+    assert collector.deliveries == ids(1, 95)
+    assert collector.posts >= 10
+
+
+@pytest.mark.parametrize("fault", PASSING_FAULTS)
+def test_every_event_arrives_once_the_fault_has_passed(tmp_path: Path, fault: Fault) -> None:
+    with collecting(fault, fault) as collector, reporting(tmp_path, collector.url) as reporter:
+        train(reporter, range(3))
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert list(collector.events) == ids(1, 3)
+
+
+def test_events_reported_while_the_collector_was_down_arrive_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    port = closed_port()
+    with reporting(tmp_path, f"http://127.0.0.1:{port}") as reporter:
+        train(reporter, range(3))
+        with collecting(port=port) as collector:
+            is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert list(collector.events) == ids(1, 3)
+
+
+def test_close_gives_up_on_a_dead_collector_and_says_so(tmp_path: Path) -> None:
+    with reporting(tmp_path, f"http://127.0.0.1:{closed_port()}") as reporter:
+        train(reporter, range(3))
+        is_delivered = reporter.close(0.05)
+
+    assert not is_delivered
+    assert len(written(tmp_path)) == 3
+
+
+def test_close_writes_the_file_while_a_request_hangs(tmp_path: Path) -> None:
+    with (
+        collecting(*[Fault.NEVER_ANSWER] * 9) as collector,
+        reporting(tmp_path, collector.url) as reporter,
+    ):
+        train(reporter, [1])
+        collector.wait_until(lambda collector: collector.posts >= 1)
+        train(reporter, range(2, 50))
+        is_delivered = reporter.close(0.0)
+        lines = len(written(tmp_path))
+
+    assert not is_delivered
+    assert lines == 49
+
+
+def test_the_wait_after_each_failure_doubles_up_to_a_minute(tmp_path: Path) -> None:
+    time = HurriedTime()
+    with (
+        collecting(*[Fault.SERVER_ERROR] * 9) as collector,
+        reporting(tmp_path, collector.url, pace=time.pace()) as reporter,
+    ):
+        train(reporter, [1])
+        collector.wait_until(lambda collector: bool(collector.events))
+        reporter.close(PLENTY_S)
+
+    assert [wait for wait in time.waits_s if wait >= 1.0][:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_retry_after_is_obeyed(tmp_path: Path) -> None:
+    time = HurriedTime()
+    with (
+        collecting(Fault.TOO_MANY) as collector,
+        reporting(tmp_path, collector.url, pace=time.pace()) as reporter,
+    ):
+        train(reporter, [1])
+        collector.wait_until(lambda collector: bool(collector.events))
+        reporter.close(PLENTY_S)
+
+    assert max(time.waits_s) == 120.0
+
+
+def test_a_refused_token_ends_delivery_with_one_notice_and_the_file_goes_on(
+    tmp_path: Path,
+) -> None:
+    with collecting(Fault.WRONG_TOKEN) as collector, reporting(tmp_path, collector.url) as reporter:
+        train(reporter, [1])
+        collector.wait_until(lambda collector: collector.posts == 1)
+        train(reporter, [2])
+        is_delivered = reporter.close(PLENTY_S)
+
+    notices = [event["body"]["what"] for event in written(tmp_path) if event["kind"] == "notice"]
+    assert not is_delivered
+    assert collector.posts == 1
+    assert notices == ["the collector refuses our token (HTTP 401); delivery has stopped"]
+    assert [event["step"] for event in written(tmp_path) if event["step"]] == [1, 2]
+
+
+def test_an_event_the_collector_cannot_take_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    with (
+        collecting(poison="run-a-1-5") as collector,
+        reporting(tmp_path, collector.url) as reporter,
+    ):
+        train(reporter, range(12))
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert not is_delivered
+    assert set(ids(1, 12)) - set(collector.events) == {"run-a-1-5"}
+    assert reporter.counts.refused_events == 1
+    assert written(tmp_path)[-1]["body"]["what"].endswith("(HTTP 400), first run-a-1-5")
+
+
+def test_a_redirect_is_not_followed_with_our_token(tmp_path: Path) -> None:
+    class Redirecting(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(302)
+            self.send_header("Location", stranger.url)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with collecting() as stranger, ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        with reporting(tmp_path, f"http://127.0.0.1:{server.server_address[1]}") as reporter:
+            train(reporter, [1])
+            is_delivered = reporter.close(0.2)
+        server.shutdown()
+        thread.join()
+
+    assert not is_delivered
+    assert stranger.posts == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    faults=st.lists(st.sampled_from(PASSING_FAULTS), max_size=6),
+    count=st.integers(1, 30),
+    batch_events=st.integers(1, 9),
+)
+def test_every_event_is_there_exactly_once_whatever_the_faults(
+    faults: list[Fault], count: int, batch_events: int
+) -> None:
+    pace = HurriedTime().pace(batch_events=batch_events)
+    with (
+        TemporaryDirectory() as folder,
+        collecting(*faults) as collector,
+        reporting(Path(folder), collector.url, pace=pace) as reporter,
+    ):
+        train(reporter, range(count))
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert list(collector.events) == ids(1, count)
+
+
+# --- restarts
+
+
+def test_a_restart_sends_what_was_not_confirmed_and_nothing_else(tmp_path: Path) -> None:
+    with collecting() as first, reporting(tmp_path, first.url) as reporter:
+        train(reporter, range(3))
+        reporter.close(PLENTY_S)
+    with reporting(tmp_path, f"http://127.0.0.1:{closed_port()}", boot=2) as reporter:
+        train(reporter, range(2))
+        reporter.close(0.05)
+    with collecting() as second, reporting(tmp_path, second.url, boot=3) as reporter:
+        train(reporter, range(1))
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert second.deliveries == [*ids(2, 2), *ids(3, 1)]
+
+
+def test_a_line_cut_short_by_a_kill_is_ended_and_skipped(tmp_path: Path) -> None:
+    with reporting(tmp_path) as reporter:
+        train(reporter, range(3))
+        reporter.close(PLENTY_S)
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(file.read_bytes()[:-10])
+
+    with collecting() as collector, reporting(tmp_path, collector.url, boot=2) as reporter:
+        train(reporter, range(1))
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert collector.deliveries == [*ids(1, 2), *ids(2, 1)]
+    assert json.loads(file.read_text().splitlines()[-1])["event_id"] == "run-a-2-0"
+
+
+def test_a_process_killed_in_the_middle_loses_none_of_its_written_events(tmp_path: Path) -> None:
+    script = """if True:
+        import sys
+        from pathlib import Path
+        from podproof.runtime.events import EventKind
+        from podproof.runtime.reporter import Reporter, ReportSource
+        output = Path(sys.argv[1])
+        reporter = Reporter(output, ReportSource("run-a", 1))
+        for step in range(10**9):
+            reporter.report(EventKind.EVALUATION, step=step, body={"eval_loss": 1.0})
+            if (output / "events.jsonl").exists() and step > 1000:
+                print("well on its way", flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    lines = (tmp_path / "events.jsonl").read_bytes().count(b"\n")
+
+    with collecting() as collector, reporting(tmp_path, collector.url, boot=2) as reporter:
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert lines > 0
+    assert list(collector.events) == ids(1, lines)
+
+
+# --- a disk that refuses
+
+
+def test_a_full_disk_does_not_stop_delivery_and_the_file_is_written_later(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    with collecting() as collector, reporting(tmp_path, collector.url) as reporter:
+        train(reporter, range(3))
+        collector.wait_until(lambda collector: len(collector.events) == 3)
+        (tmp_path / "events.jsonl").unlink()
+        is_delivered = reporter.close(PLENTY_S)
+
+    assert is_delivered
+    assert reporter.counts.failed_writes >= 1
+    assert [event["event_id"] for event in written(tmp_path)] == ids(1, 3)
+
+
+def test_an_output_folder_that_cannot_be_made_is_no_error_for_training(tmp_path: Path) -> None:
+    (tmp_path / "output").write_text("a file where the folder should be")
+    with collecting() as collector, reporting(tmp_path / "output", collector.url) as reporter:
+        train(reporter, range(3))
+        collector.wait_until(lambda collector: len(collector.events) == 3)
+        reporter.close(0.0)
+
+    assert collector.deliveries == ids(1, 3)
+
+
+def test_without_a_collector_a_disk_that_refuses_means_not_delivered(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    with reporting(tmp_path) as reporter:
+        train(reporter, [1])
+
+        assert not reporter.close(0.05)
+
+
+def test_only_train_logs_are_dropped_when_too_much_waits_and_a_notice_tells_how_many(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "events.jsonl").symlink_to("/dev/full")
+    with reporting(tmp_path, pace=HurriedTime().pace(waiting_limit=3)) as reporter:
+        train(reporter, range(10))
+        reporter.report(EventKind.EVALUATION, step=10, body={"eval_loss": 1.0})
+        (tmp_path / "events.jsonl").unlink()
+        is_delivered = reporter.close(PLENTY_S)
+
+    kinds = [event["kind"] for event in written(tmp_path)]
+    assert is_delivered
+    assert kinds == ["train_log", "train_log", "train_log", "evaluation", "notice"]
+    assert written(tmp_path)[-1]["body"]["count"] == 7
