@@ -127,7 +127,11 @@ def _known_overrides(request: Request) -> tuple[list[str], list[Problem]]:
     """Return the overrides Hydra can take, and a problem for each of the others."""
     parsed, problems = _parsed(request.overrides)
     groups = [item for item in parsed if _is_group_choice(item)]
-    methods = _possible_methods([*_search_path(request), *_first_choices(groups)])
+    keys = [str(item.key_or_group) for item in parsed if item not in groups]
+    methods = tuple(METHODS)
+    if any(schema_at(key, method) is None for key in keys for method in methods):
+        # Composing takes longer than everything else here, so only what depends on it asks for it.
+        methods = _possible_methods([*_search_path(request), *_first_choices(groups)])
     known = []
     for item in parsed:
         key, line = str(item.key_or_group), str(item.input_line)

@@ -94,7 +94,7 @@ class Emulator:
 
     @property
     def requests(self) -> tuple[Recorded, ...]:
-        """Return every request so far, oldest first."""
+        """Return the last 10,000 requests, oldest first."""
         return tuple(self._front.recorded)
 
     def log_path(self, pod_id: str) -> Path:
@@ -136,27 +136,30 @@ class _Server:
         config = uvicorn.Config(
             app, http="h11", ws="none", lifespan="off", log_config=None, log_level="error"
         )
-        config.timeout_graceful_shutdown = 2
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
-        )
+        self._thread: threading.Thread | None = None
 
     def start(self) -> str:
         """Serve, and return the URL once requests are answered."""
-        self._socket.bind((LOOPBACK, 0))
+        listener = socket.create_server((LOOPBACK, 0))
+        port: int = listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve, args=(listener,), daemon=True)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             time.sleep(0.005)
-        return f"http://{LOOPBACK}:{self._socket.getsockname()[1]}"
+        assert self._server.started, "uvicorn did not start on a port that was free"
+        return f"http://{LOOPBACK}:{port}"
 
     def stop(self) -> None:
         """Stop serving, and free the port."""
         self._server.should_exit = True
         self._server.force_exit = True  # idle connections are nothing to wait for
-        self._thread.join()
-        self._socket.close()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _serve(self, listener: socket.socket) -> None:
+        with listener:
+            self._server.run(sockets=[listener])
 
 
 def _app(front: Front, *, mask_errors: bool) -> Starlette:

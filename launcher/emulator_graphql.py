@@ -47,10 +47,8 @@ class GraphQL:
         body = await request.body()
         if len(body) > _LARGEST_BODY_BYTES:
             return PlainTextResponse("Internal Server Error", HTTPStatus.INTERNAL_SERVER_ERROR)
-        content = json.loads(body)
-        variables = content.get("variables") or {}
         try:
-            document = parse(content["query"])
+            document, variables = _read(body)
         except GraphQLError as error:
             return self._parse_failure(error)
         operation, arguments = _first_field(document, variables)
@@ -81,6 +79,16 @@ class GraphQL:
         return JSONResponse(
             {"errors": [{"message": message, "extensions": code}]}, HTTPStatus.BAD_REQUEST
         )
+
+
+def _read(body: bytes) -> tuple[DocumentNode, Mapping[str, Any]]:
+    """Return a request's query and variables; raise GraphQLError when there is none to read."""
+    try:
+        content = json.loads(body)
+        query, variables = content["query"], content.get("variables") or {}
+    except (ValueError, LookupError, TypeError) as error:
+        raise GraphQLError("the body is no JSON object with a query") from error
+    return parse(query), variables
 
 
 def _first_field(

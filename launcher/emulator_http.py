@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -50,8 +51,9 @@ class Front:
     def __init__(self, account: Account, api_key: str, *, silence_s: float, records_env: bool):
         self.account = account
         self.faults = FaultQueue()
-        self.recorded: list[Recorded] = []
-        self.parse_failures: list[str] = []
+        # A long local run asks for its pod twice a second, for days.
+        self.recorded: deque[Recorded] = deque(maxlen=10_000)
+        self.parse_failures: deque[str] = deque(maxlen=10_000)
         self.is_closing = threading.Event()
         self._api_key = api_key
         self._silence_s = silence_s

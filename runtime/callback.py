@@ -7,6 +7,7 @@ the train loss is the last logged one; on a resume the history is rebuilt from
 `state.log_history`; no hook touches a file or a socket (the reporter's thread does).
 """
 
+import contextlib
 import functools
 import math
 from collections import Counter
@@ -36,11 +37,11 @@ def _isolated(hook: _Hook) -> _Hook:
     """Keep an exception of a hook away from the trainer; count it and report it once."""
 
     @functools.wraps(hook)
-    def guarded(self: "PodCallback", *args: Any, **kwargs: Any) -> None:
+    def guarded(self: "PodCallback", args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         try:
-            hook(self, *args, **kwargs)
+            hook(self, args, state, control, **kwargs)
         except Exception as error:
-            self.note_failure(hook.__name__, error)
+            self.note_failure(hook.__name__, error, is_told=state.is_world_process_zero)
 
     return cast("_Hook", guarded)
 
@@ -122,12 +123,14 @@ class PodCallback:
             control.should_save = True
             control.should_training_stop = True
 
-    def note_failure(self, hook: str, error: Exception) -> None:
-        """Count a failure inside a hook; report each kind of failure once."""
+    def note_failure(self, hook: str, error: Exception, *, is_told: bool) -> None:
+        """Count a failure inside a hook; report each kind of failure once, on rank 0."""
         what = f"{hook} raised {type(error).__name__}: {error}"
         self.failures[what] += 1
-        if self.failures[what] == 1:
-            self.report(EventKind.NOTICE, body={"what": what, "count": 1})
+        if is_told and self.failures[what] == 1:
+            # The report itself may be what fails; then the count is all that can be kept.
+            with contextlib.suppress(Exception):
+                self.report(EventKind.NOTICE, body={"what": what, "count": 1})
 
     def _fold_train_log(self, state: Any, logs: Mapping[str, Any]) -> None:
         self.scores = observe_train_loss(self.scores, logs["loss"], self.plan)

@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
+from typing import Any
 
 from podproof.runtime.errors import NoUsableCheckpoint, Problem
 
@@ -37,18 +39,35 @@ def checkpoint_step(path: Path) -> int | None:
 def checkpoint_damage(path: Path) -> str | None:
     """Say why a run cannot be resumed from this checkpoint; None when nothing speaks against it.
 
-    Checked are the files a silent restart would lack, that the trainer's state parses, and that
-    each safetensors file is as long as its own header says.
+    Checked are the files a silent restart would lack, that the trainer's state parses, that what
+    torch saved has the directory that it writes last, and the weights as in `weights_damage`.
     """
     for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt"):
         if not (path / name).is_file() or (path / name).stat().st_size == 0:
             return f"{name} is missing or empty"
+    if not isinstance(_checkpoint_json(path / "trainer_state.json"), dict):
+        return "trainer_state.json is broken"
+    for saved in sorted((*path.glob("*.pt"), *path.glob("*.pth"))):
+        if not zipfile.is_zipfile(saved):
+            return f"{saved.name} is cut short"
+    return weights_damage(path)
+
+
+def weights_damage(path: Path) -> str | None:
+    """Say why the weights in a folder cannot be loaded; None when nothing speaks against it.
+
+    Each safetensors file must be as long as its own header says, and each file that an index
+    names must be there. Bytes changed in place are not noticed: the format has no checksum.
+    """
     if not any((path / name).is_file() for name in WEIGHT_FILES):
         return "no weights"
-    try:
-        json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        return f"trainer_state.json is broken: {error}"
+    for index in sorted(path.glob("*.safetensors.index.json")):
+        fields = _checkpoint_json(index)
+        if not isinstance(fields, dict) or not isinstance(fields.get("weight_map"), dict):
+            return f"{index.name} is broken"
+        for name in sorted(set(map(str, fields["weight_map"].values()))):
+            if not (path / name).is_file():
+                return f"{name} is missing"
     return next(filter(None, map(_safetensors_damage, sorted(path.glob("*.safetensors")))), None)
 
 
@@ -92,8 +111,13 @@ def deliver(checkpoint: Path, destination: Path) -> dict[str, str]:
     """Copy a checkpoint's weights, tokenizer and configs; return each file's sha256.
 
     The copy is made beside `destination`, read back, and moved into place in one step, so a
-    `destination` that exists is always whole. Raise NoUsableCheckpoint if a copy differs.
+    `destination` that exists is always whole. Raise NoUsableCheckpoint if the weights cannot be
+    loaded, or if a copy differs.
     """
+    damage = weights_damage(checkpoint)
+    if damage is not None:
+        way_out = "an earlier checkpoint may be whole; look into the run's output"
+        raise NoUsableCheckpoint(Problem(str(checkpoint), damage, way_out))
     files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
     unfinished = destination.with_name(destination.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -106,8 +130,7 @@ def deliver(checkpoint: Path, destination: Path) -> dict[str, str]:
             raise NoUsableCheckpoint(
                 Problem(str(path), "the delivered copy differs", "check the disk")
             )
-    shutil.rmtree(destination, ignore_errors=True)
-    os.replace(unfinished, destination)
+    _put_in_place(unfinished, destination)
     return digests
 
 
@@ -119,6 +142,17 @@ def file_sha256(path: Path) -> str:
 
 def _is_delivered(path: Path) -> bool:
     return path.is_file() and not _TRAINING_STATE.fullmatch(path.name)
+
+
+def _put_in_place(unfinished: Path, destination: Path) -> None:
+    # A folder cannot replace one that holds files, and emptying that one takes time in which it
+    # would exist and not be whole. So the old one steps aside by its name first.
+    former = destination.with_name(destination.name + ".former")
+    shutil.rmtree(former, ignore_errors=True)
+    if destination.exists():
+        os.replace(destination, former)
+    os.replace(unfinished, destination)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def _quarantine(path: Path) -> None:
@@ -140,11 +174,29 @@ def _safetensors_damage(path: Path) -> str | None:
         header_size = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         if header_size > size - _LENGTH_BYTES:
             return f"{path.name} is cut short"
-        try:
-            header = json.loads(file.read(header_size))
-        except ValueError:
-            return f"{path.name} has a broken header"
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if _LENGTH_BYTES + header_size + max(ends, default=0) != size:
+        header = _checkpoint_parsed(file.read(header_size))
+    if not isinstance(header, dict):
+        return f"{path.name} has a broken header"
+    ends = [_safetensors_end(entry) for key, entry in header.items() if key != "__metadata__"]
+    if None in ends:
+        return f"{path.name} has a broken header"
+    if _LENGTH_BYTES + header_size + max((end or 0 for end in ends), default=0) != size:
         return f"{path.name} is cut short"
     return None
+
+
+def _safetensors_end(entry: Any) -> int | None:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    is_pair = isinstance(offsets, list) and [type(item) for item in offsets] == [int, int]
+    return offsets[1] if is_pair and offsets is not None else None
+
+
+def _checkpoint_json(path: Path) -> Any:
+    return _checkpoint_parsed(path.read_bytes())
+
+
+def _checkpoint_parsed(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None

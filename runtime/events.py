@@ -87,7 +87,7 @@ def event_to_dict(event: Event) -> dict[str, Any]:
         "kind": event.kind.value,
         "time_unix_s": event.time_unix_s,
         "step": event.step,
-        "epoch": event.epoch,
+        "epoch": strict_json(event.epoch),
         "body": strict_json(dict(event.body)),
     }
 
@@ -96,20 +96,18 @@ def event_from_dict(fields: Mapping[str, Any]) -> Event:
     """Read back what `event_to_dict` wrote; raise ValueError naming the field that is wrong."""
     try:
         return Event(
-            event_id=_text(fields, "event_id"),
-            run_id=_text(fields, "run_id"),
-            boot=int(fields["boot"]),
-            seq=int(fields["seq"]),
-            kind=EventKind(fields["kind"]),
-            time_unix_s=float(fields["time_unix_s"]),
-            step=None if fields["step"] is None else int(fields["step"]),
-            epoch=None if fields["epoch"] is None else float(fields["epoch"]),
-            body=dict(fields["body"]),
+            event_id=_event_text(fields, "event_id"),
+            run_id=_event_text(fields, "run_id"),
+            boot=_event_whole(fields, "boot"),
+            seq=_event_whole(fields, "seq"),
+            kind=_event_kind(fields),
+            time_unix_s=_event_number(fields, "time_unix_s"),
+            step=None if fields["step"] is None else _event_whole(fields, "step"),
+            epoch=None if fields["epoch"] is None else _event_number(fields, "epoch"),
+            body=_event_body(fields),
         )
     except KeyError as error:
         raise ValueError(f"event without the field {error}") from error
-    except TypeError as error:
-        raise ValueError(f"event with a field of the wrong type: {error}") from error
 
 
 def event_to_line(event: Event) -> str:
@@ -155,7 +153,8 @@ def _float_or_name(value: float) -> float | str:
 def _foreign_number(value: Any) -> float | str:
     try:
         return _float_or_name(float(value))
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        # RuntimeError is what torch raises for a tensor of several numbers.
         return str(value)
 
 
@@ -175,8 +174,36 @@ def number_or_none(value: Any) -> float | None:
         return math.inf if value > 0 else -math.inf
 
 
-def _text(fields: Mapping[str, Any], key: str) -> str:
+def _event_text(fields: Mapping[str, Any], key: str) -> str:
     value = fields[key]
     if not isinstance(value, str) or not value:
         raise ValueError(f"event field {key!r} must be non-empty text, got {value!r}")
     return value
+
+
+def _event_whole(fields: Mapping[str, Any], key: str) -> int:
+    value = fields[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"event field {key!r} must be a whole number, got {value!r}")  # noqa: TRY004 - one error for every unreadable event
+    return value
+
+
+def _event_number(fields: Mapping[str, Any], key: str) -> float:
+    number = number_or_none(fields[key])
+    if number is None:
+        raise ValueError(f"event field {key!r} must be a number, got {fields[key]!r}")
+    return number
+
+
+def _event_kind(fields: Mapping[str, Any]) -> EventKind:
+    try:
+        return EventKind(fields["kind"])
+    except ValueError as error:
+        raise ValueError(f"event field 'kind' is none of ours: {fields['kind']!r}") from error
+
+
+def _event_body(fields: Mapping[str, Any]) -> dict[str, Any]:
+    value = fields["body"]
+    if not isinstance(value, Mapping):
+        raise ValueError(f"event field 'body' must be an object, got {value!r}")  # noqa: TRY004 - one error for every unreadable event
+    return dict(value)

@@ -113,7 +113,7 @@ def make_order() -> Callable[..., LaunchOrder]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def image_env() -> dict[str, str]:
     """Return what the emulated image sets: this interpreter, and no patience."""
     here = str(Path(sys.executable).parent)
@@ -129,6 +129,26 @@ def emulator(tmp_path: Path, image_env: dict[str, str]) -> Iterator[Emulator]:
     habits = Habits(grace_s=2.0, pause_s=0.05)
     with Emulator(tmp_path, api_key=ACCOUNT_KEY, image_env=image_env, habits=habits) as emulator:
         yield emulator
+
+
+@pytest.fixture(scope="module")
+def module_emulator(
+    tmp_path_factory: pytest.TempPathFactory, image_env: dict[str, str]
+) -> Iterator[Emulator]:
+    """Run one emulator for a whole module; it shows what it was sent, environment and all."""
+    root = tmp_path_factory.mktemp("emulator")
+    habits = Habits(grace_s=1.0, records_env=True)
+    with Emulator(root, api_key=ACCOUNT_KEY, image_env=image_env, habits=habits) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def clean_emulator(module_emulator: Emulator) -> Iterator[Emulator]:
+    """Lend the module's emulator to one test, and end the pods it leaves."""
+    yield module_emulator
+    client = RunPodSdk(ACCOUNT_KEY, base_url=module_emulator.url)
+    for pod in client.list_pods():
+        client.terminate(pod.pod_id)
 
 
 @pytest.fixture

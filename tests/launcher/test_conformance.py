@@ -5,9 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from podproof.launcher.client import PodClient, PodRequest, PodStatus, named
+from podproof.launcher.emulator import Emulator
 from podproof.launcher.memory import MemoryPods
 
 MakeRequest = Callable[..., PodRequest]
+
+
+@pytest.fixture
+def emulator(clean_emulator: Emulator) -> Emulator:
+    """Share one emulator, for these tests start nothing that they wait for."""
+    return clean_emulator
 
 
 @pytest.fixture(params=["memory", "runpod_sdk"])

@@ -264,6 +264,14 @@ def test_a_huge_request_is_an_internal_error(emulator: Emulator) -> None:
     assert response.status_code == 500
 
 
+@pytest.mark.parametrize("body", [b"", b"not JSON", b"[]", b"{}", b"3"])
+def test_a_body_without_a_query_is_a_bad_request(emulator: Emulator, body: bytes) -> None:
+    with httpx.Client(trust_env=False) as http:
+        response = http.post(f"{emulator.url}/graphql", content=body)
+
+    assert response.status_code == 400
+
+
 def test_variables_are_taken_too(emulator: Emulator) -> None:
     query = "query find($id: String!) { pod(input: {podId: $id}) { id } }"
     body = {"query": query, "variables": {"id": "none"}}

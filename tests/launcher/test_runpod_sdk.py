@@ -1,7 +1,7 @@
 """The adapter over RunPod's SDK: what goes in is checked, what comes out is ours."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from podproof.compiler.limits import Size
 from podproof.harness.verdict import Cleared
 from podproof.launcher.client import LogSource, PodRequest
 from podproof.launcher.delivery import wrap
-from podproof.launcher.emulator import Emulator, Habits
+from podproof.launcher.emulator import Emulator
 from podproof.launcher.emulator_faults import Fault, Operation
 from podproof.launcher.errors import (
     AuthenticationFailed,
@@ -30,28 +30,25 @@ HOSTILE = ('a"b', "a\\b", "a\nb", "a\rb", "a\0b")
 TEXT_FIELDS = ("name", "image", "gpu", "data_center", "network_volume", "start_command")
 
 
-@pytest.fixture(scope="module")
-def open_emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
-    """Run an emulator that shows what it was sent, environment and all."""
-    root = tmp_path_factory.mktemp("open")
-    habits = Habits(records_env=True, grace_s=1)
-    with Emulator(root, api_key="key", image_env={}, habits=habits) as emulator:
-        yield emulator
+@pytest.fixture
+def emulator(clean_emulator: Emulator) -> Emulator:
+    """Share one emulator, for these tests start nothing that they wait for."""
+    return clean_emulator
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("field", TEXT_FIELDS)
 def test_a_hostile_text_is_named_and_never_sent(
-    open_emulator: Emulator, make_request: MakeRequest, field: str, text: str
+    module_emulator: Emulator, make_request: MakeRequest, field: str, text: str
 ) -> None:
-    client = RunPodSdk("key", base_url=open_emulator.url)
-    before = open_emulator.requests
+    client = RunPodSdk(module_emulator.api_key, base_url=module_emulator.url)
+    before = module_emulator.requests
 
     with pytest.raises(OverLimit) as caught:
         client.create(make_request(**{field: text}))
 
     assert [problem.where for problem in caught.value.problems] == [field]
-    assert open_emulator.requests == before
+    assert module_emulator.requests == before
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -90,13 +87,13 @@ def test_a_hostile_pod_id_is_never_sent(client: RunPodSdk, pod_id: str) -> None:
 @settings(max_examples=25, deadline=None)
 @given(value=st.text(st.characters(codec="utf-8", exclude_characters='"\\\r\n\0'), max_size=40))
 def test_every_other_text_arrives_as_it_was_sent(
-    open_emulator: Emulator, make_request: MakeRequest, value: str
+    module_emulator: Emulator, make_request: MakeRequest, value: str
 ) -> None:
-    client = RunPodSdk("key", base_url=open_emulator.url)
+    client = RunPodSdk(module_emulator.api_key, base_url=module_emulator.url)
 
     client.terminate(client.create(make_request(start_command=value, env=(("VALUE", value),))))
 
-    created = open_emulator.requests[-2].arguments["input"]
+    created = module_emulator.requests[-2].arguments["input"]
     assert created["env"] == [{"key": "VALUE", "value": value}]
     assert created["dockerArgs"] == value
 
