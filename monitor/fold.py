@@ -108,7 +108,10 @@ def _status(events: Sequence[Event], launch: LaunchRecord | None) -> tuple[RunSt
     status = RunStatus.INTENDED if is_intended else RunStatus.PENDING
     ending: Event | None = None
     for event in events:
-        if ending is not None and (status.is_final or event.boot <= ending.boot):
+        is_later_boot = ending is None or event.boot > ending.boot
+        # The launcher's word that a run was ended comes after whatever the dying pod still said.
+        is_last_word = event.kind is EventKind.INTERRUPTED
+        if status.is_final or not (is_later_boot or is_last_word):
             continue
         ending = event if event.is_terminal else None
         status = RunStatus(event.kind.value) if event.is_terminal else RunStatus.RUNNING

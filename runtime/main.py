@@ -22,6 +22,7 @@ from podproof.runtime.plan import Plan, PublishTo, Resume, Sink, plan_from_json
 from podproof.runtime.reporter import Reporter, ReportSource
 from podproof.runtime.rows import Rows, row_notices
 from podproof.runtime.selfcheck import failed_vectors
+from podproof.runtime.spool import boots_so_far
 from podproof.runtime.trainers import build_trainer
 
 EXIT_DONE = 0
@@ -71,13 +72,14 @@ def main(plan_json: str, argv: list[str] | None = None) -> int:
 def read_surroundings(plan: Plan) -> Surroundings:
     """Return where this run happens; everything has a default, so that a bare script runs."""
     environment = os.environ
+    output = Path(environment.get("PODPROOF_OUTPUT") or "podproof-output").resolve()
     data_folder = environment.get("PODPROOF_DATA")
     script_folder = Path(sys.argv[0]).resolve().parent
     roots = (Path(data_folder),) if data_folder else ()
     return Surroundings(
         run_id=environment.get("PODPROOF_RUN_ID") or f"{plan.name}-{plan.config_sha256[:8]}",
-        boot=int(environment.get("PODPROOF_BOOT") or 1),
-        output=Path(environment.get("PODPROOF_OUTPUT") or "podproof-output").resolve(),
+        boot=int(environment.get("PODPROOF_BOOT") or boots_so_far(output) + 1),
+        output=output,
         data_roots=(*roots, Path.cwd(), script_folder),
         endpoint=_endpoint(plan),
     )

@@ -185,6 +185,22 @@ def _spool_end_last_line(file: io.FileIO) -> int:
     return size + (file.write(b"\n") or 0)
 
 
+def boots_so_far(output: Path) -> int:
+    """Return the boot of the last event an earlier start left in `output`; 0 if there is none.
+
+    A script that is started by hand counts its own starts this way: event ids carry the boot, and
+    a receiver drops ids that it has.
+    """
+    try:
+        with (output / EVENTS_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _SPOOL_READ_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return 0
+    events = map(_spool_event, reversed(lines))
+    return next((event.boot for event in events if event is not None), 0)
+
+
 def _spool_event(line: bytes) -> Event | None:
     try:
         return event_from_line(line.decode("ascii"))

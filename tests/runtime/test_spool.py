@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from podproof.runtime.events import Event, EventKind
-from podproof.runtime.spool import ACK_FILE, EVENTS_FILE, EventSpool, SpoolBatch, spool_line
+from podproof.runtime.spool import (
+    ACK_FILE,
+    EVENTS_FILE,
+    EventSpool,
+    SpoolBatch,
+    boots_so_far,
+    spool_line,
+)
 
 
 def line(seq: int, *, run_id: str = "run-a", text: str = "") -> bytes:
@@ -138,3 +145,16 @@ def test_a_file_cut_anywhere_keeps_every_whole_event_and_takes_new_ones(
 
     # A line that only lacks its newline is whole.
     assert kept == [*range((remains + b"\n").count(b"}}\n")), 3]
+
+
+def test_a_script_started_by_hand_counts_its_own_starts(tmp_path: Path) -> None:
+    spool = EventSpool(tmp_path, "run")
+    spool.append(
+        [spool_line(Event("run-3-0", "run", 3, 0, EventKind.STARTED, 0.0, None, None, {}))]
+    )
+    spool.close()
+    with (tmp_path / "events.jsonl").open("ab") as file:
+        file.write(b'{"cut short')
+
+    assert boots_so_far(tmp_path) == 3
+    assert boots_so_far(tmp_path / "nowhere") == 0

@@ -111,7 +111,7 @@ def _add_run_verbs(verbs: _Verbs) -> None:
 
 
 def _verb(verbs: _Verbs, name: str, what: str) -> argparse.ArgumentParser:
-    verb = verbs.add_parser(name, help=what, description=what)
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     verb.add_argument("--json", action="store_true", help="print JSON")
     return verb
 
