@@ -100,7 +100,7 @@ def test_verify_of_a_refused_script_is_exit_1(capsys: pytest.CaptureFixture[str]
     report = json.loads(capsys.readouterr().out)
     refused = [item["gate"] for item in report["verdicts"] if item["outcome"] == "refused"]
     assert code == 1
-    assert refused == ["scorer"]
+    assert refused == ["scorer", "dryrun"]
 
 
 def test_verify_of_a_bad_config_is_exit_2_and_a_refusal_in_json(
@@ -119,7 +119,7 @@ def test_launch_refuses_what_is_not_cleared_and_starts_nothing(
     code = main(["launch", "experiment=tiny_sft", "scorer=seed_v1"])
 
     assert code == 1
-    assert "refused by scorer" in capsys.readouterr().err
+    assert "refused by scorer, dryrun" in capsys.readouterr().err
     assert not (tmp_path / "home").exists()
 
 

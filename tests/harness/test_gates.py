@@ -71,10 +71,12 @@ def test_a_row_that_cannot_be_trained_on_is_refused_with_its_line(tmp_path: Path
 
 def test_the_original_scorer_is_refused_until_somebody_says_why() -> None:
     script = script_of("experiment=tiny_sft", "scorer=seed_v1")
-    excused = script_of("experiment=tiny_sft", "scorer=seed_v1", "gates.skip.scorer='old runs'")
+    reasons = ("gates.skip.scorer='old runs'", "gates.skip.dryrun='it overflows'")
+    excused = script_of("experiment=tiny_sft", "scorer=seed_v1", *reasons)
 
     assert isinstance(clear(script, ROOTS), Refused)
     result = clear(excused, ROOTS)
+    assert isinstance(result, Cleared)
     skipped = next(verdict for verdict in result.verdicts if verdict.gate == "scorer")
     assert skipped.summary == "skipped by the config: old runs"
 
