@@ -28,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+FILES = ("sft.jsonl", "preference.jsonl", "README.md")
 SFT_ROWS = 500
 PREFERENCE_ROWS = 400
 SHORTEST, LONGEST = 40, 400  # characters of an answer
@@ -82,13 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the files; return 0, or 1 when they differ, or 2 when that is refused."""
     options = _parser().parse_args(arguments)
     folder: Path = options.out
-    made = make_files()
     if options.check:
-        return _check(folder, made)
-    taken = [name for name in made if (folder / name).exists()]
+        return _check(folder)
+    taken = [name for name in FILES if (folder / name).exists()]
     if taken and not options.force:
         print(f"{folder} already holds {', '.join(taken)}; --force overwrites", file=sys.stderr)
         return 2
+    made = make_files()
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in made.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -102,11 +103,8 @@ def make_files() -> dict[str, str]:
     sft = [_sft_row(entry) for entry in _drawn(entries, SFT_ROWS, "sft")]
     pairs = _pairs(_drawn(entries, PREFERENCE_ROWS, "preference"), entries)
     preference = [_preference_row(entry, wrong) for entry, wrong in pairs]
-    return {
-        "sft.jsonl": _lines(sft),
-        "preference.jsonl": _lines(preference),
-        "README.md": _readme(len(sft), len(preference)),
-    }
+    texts = (_lines(sft), _lines(preference), _readme(len(sft), len(preference)))
+    return dict(zip(FILES, texts, strict=True))
 
 
 def gather(modules: Iterable[str]) -> tuple[Entry, ...]:
@@ -147,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check(folder: Path, made: Mapping[str, str]) -> int:
+def _check(folder: Path) -> int:
     readme = folder / "README.md"
     if not readme.exists():
         print(f"{readme} is missing, so nothing says which Python made the files", file=sys.stderr)
@@ -155,7 +153,7 @@ def _check(folder: Path, made: Mapping[str, str]) -> int:
     if _made_by() not in readme.read_text(encoding="utf-8"):
         print(f"the files were not {_made_by()}: not comparable", file=sys.stderr)
         return 2
-    differing = [name for name, text in made.items() if _text_of(folder / name) != text]
+    differing = [name for name, text in make_files().items() if _text_of(folder / name) != text]
     for name in differing:
         print(f"{folder / name} differs; --force makes it again", file=sys.stderr)
     return 1 if differing else 0

@@ -27,6 +27,7 @@ from podproof.runtime.scorer import (
     replay_scores,
     should_stop_early,
     trainer_metric,
+    usable_loss,
 )
 from podproof.runtime.trend import LossTrend, describe_trend, observe_loss
 
@@ -76,7 +77,7 @@ class PodCallback:
         self.trend = LossTrend()
         for entry in state.log_history:
             if "loss" in entry and "train_loss" not in entry:
-                self.trend = observe_loss(self.trend, entry["loss"])
+                self._follow_trend(entry["loss"])
 
     @_isolated
     def on_log(
@@ -134,8 +135,13 @@ class PodCallback:
 
     def _fold_train_log(self, state: Any, logs: Mapping[str, Any]) -> None:
         self.scores = observe_train_loss(self.scores, logs["loss"], self.plan)
-        self.trend = observe_loss(self.trend, logs["loss"])
+        self._follow_trend(logs["loss"])
         self._send(state, EventKind.TRAIN_LOG, logs)
+
+    def _follow_trend(self, logged: object) -> None:
+        # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
+        loss = usable_loss(logged)
+        self.trend = observe_loss(self.trend, math.nan if loss is None else loss)
 
     def _score_evaluation(self, state: Any, logs: dict[str, Any]) -> None:
         # `logs` is the dictionary the trainer compares afterwards; log_history holds a copy, which

@@ -148,9 +148,8 @@ def _model_pretrained(
 
     location = model_location(plan)
     options = _model_source_options(plan)
-    model = AutoModelForCausalLM.from_pretrained(
-        location, **options, **_model_load_options(plan, adapter), **extra
-    )
+    load_options = {**options, **_model_load_options(plan, adapter), **extra}
+    model = AutoModelForCausalLM.from_pretrained(location, **load_options)
     if plan.gguf_file is not None:
         _name_model(model, plan.name_or_path)
     tokenizer = AutoTokenizer.from_pretrained(location, **options)

@@ -3,14 +3,13 @@
 import copy
 import dataclasses
 import itertools
-import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from podproof.runtime.errors import BadData, BadPlan, Problem
+from podproof.runtime.libraries import quiet_training_libraries
 from podproof.runtime.models import LoadedModel, load_model, lora_config
 from podproof.runtime.plan import AdapterKind, MethodName, Plan
 from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
@@ -68,29 +67,6 @@ def build_trainer(plan: Plan, rows: Rows, output_dir: Path, hooks: object) -> Bu
     )
     _put_first(trainer, callback)
     return BuiltTrainer(trainer, adjustments)
-
-
-def quiet_training_libraries() -> None:
-    """Ask the training libraries for no telemetry and no progress bars; call it before they load.
-
-    What the environment already says is left as it is.
-    """
-    # The libraries read these when they are imported, so nothing later would help.
-    for name, value in {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "TQDM_DISABLE": "1",
-        # ORPO lives in trl.experimental, which warns at every import.
-        "TRL_EXPERIMENTAL_SILENCE": "1",
-        # Tokenizer threads and forked data loaders deadlock together.
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
-        os.environ.setdefault(name, value)
-    # The pinned TRL asks transformers by an old name at each step of DPO; PEFT misses the config of
-    # a model from a package at each save. Neither changes anything.
-    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    warnings.filterwarnings("ignore", "Could not find a config file in package:", UserWarning)
 
 
 def adjust_to_machine(plan: Plan, *, has_gpu: bool) -> tuple[Plan, tuple[str, ...]]:

@@ -1,6 +1,9 @@
 """Reading data: every file is found, read and looked at, and every problem named at once."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -289,3 +292,46 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(BadData, match=r"rows\.parquet: not parquet"):
         read_sft(DataPlan(path="rows.parquet", source=DataSource.PARQUET), tmp_path)
+
+
+READ_A_SPLIT = """
+import sys
+from podproof.runtime.data import read_data
+from podproof.runtime.errors import BadData
+from podproof.runtime.plan import DataPlan, DataSource, EvalPlan, MethodName
+
+plan = DataPlan(DataSource.HUB, path=sys.argv[1], eval=EvalPlan(split=sys.argv[2]))
+try:
+    rows = read_data(plan, MethodName.SFT, ())
+except BadData as error:
+    sys.exit(str(error))
+print(len(rows.train), len(rows.eval), rows.eval[0].columns["text"])
+"""
+
+
+def read_splits_in_a_process(folder: Path, split: str) -> subprocess.CompletedProcess[str]:
+    """Read a dataset as from the hub, in a process whose cache is in the folder too."""
+    repository = folder / "repository"
+    repository.mkdir()
+    write_jsonl(repository / "train.jsonl", TEXTS)
+    write_jsonl(repository / "test.jsonl", TEXTS[:3])
+    command = [sys.executable, "-c", READ_A_SPLIT, str(repository), split]
+    environment = {**os.environ, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_splits_of_a_dataset_are_read_through_datasets(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+
+    result = read_splits_in_a_process(tmp_path, "test")
+
+    assert result.stdout == "20 3 line 0 of a text\n", result.stderr
+
+
+def test_a_split_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+
+    result = read_splits_in_a_process(tmp_path, "tset")
+
+    assert "[tset]: not loaded" in result.stderr
+    assert "way out: check data.path, data.name, data.split" in result.stderr
