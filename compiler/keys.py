@@ -48,7 +48,8 @@ def did_you_mean(key: str, method: str) -> str:
         return f"did you mean {elsewhere[0]}?"
     if others:
         return f"method {method} has no such field; it belongs to {' and '.join(others)}"
-    near = _nearest_by_last_word(last, beside, 0.6) or _nearest(key, (*known, *_SECTION_NAMES))
+    sections = () if section else _SECTION_NAMES
+    near = _nearest_by_last_word(last, beside, 0.6) or _nearest(key, (*known, *sections))
     return f"did you mean {near}?" if near else "docs/reference/config.md lists every key"
 
 

@@ -247,8 +247,10 @@ def _is_version(text: str) -> bool:
 
 def _pod(config: Config) -> Iterator[Problem]:
     pod = config.pod
-    if pod.provider is Provider.LOCAL and pod.gpu_count != 1:
-        yield Problem("pod.gpu_count", "a local pod is one process", "set pod.gpu_count=1")
+    if pod.gpu_count != 1:
+        # TRL refuses several visible GPUs without a launcher, and the pod starts one process.
+        what = f"the pod script runs as one process on one GPU, got {pod.gpu_count}"
+        yield Problem("pod.gpu_count", what, "set pod.gpu_count=1 and name a larger GPU")
     if pod.provider is Provider.RUNPOD and not pod.gpu:
         yield Problem("pod.gpu", "names no GPU to rent", "set pod.gpu=[NVIDIA L40S]")
     singles = [("image", pod.image), ("network_volume", pod.network_volume)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from podproof.runtime.errors import BadData, Problem
-from podproof.runtime.libraries import quiet_training_libraries
+from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.plan import DataPlan, DataSource, MethodName, RowFormat
 from podproof.runtime.rows import (
     Row,
@@ -171,7 +171,7 @@ def _data_read_file(file: Path, source: DataSource) -> RowsRead:
 
 
 def _data_read_parquet(file: Path) -> RowsRead:
-    quiet_training_libraries()
+    prepare_training_libraries()
     from datasets import Dataset
     from datasets.exceptions import DatasetsError
 
@@ -185,7 +185,7 @@ def _data_read_parquet(file: Path) -> RowsRead:
 
 
 def _data_read_hub(plan: DataPlan, path: str, split: str) -> RowsRead:
-    quiet_training_libraries()
+    prepare_training_libraries()
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 

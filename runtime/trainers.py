@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from podproof.runtime.errors import BadData, BadPlan, Problem
-from podproof.runtime.libraries import quiet_training_libraries
+from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.models import LoadedModel, load_model, lora_config
 from podproof.runtime.plan import AdapterKind, MethodName, Plan
 from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
@@ -43,7 +43,7 @@ def build_trainer(plan: Plan, rows: Rows, output_dir: Path, hooks: object) -> Bu
     Loads the model, so it takes as long as that takes. Raises BadData for rows that leave no room
     for an answer and for missing evaluation rows, BadPlan for conversations without a template.
     """
-    quiet_training_libraries()
+    prepare_training_libraries()
     plan, adjustments = adjust_to_machine(plan, has_gpu=_has_gpu())
     _require_evaluation_rows(plan, rows)
     trainer_class, config_class = _trainer_classes(plan.method)

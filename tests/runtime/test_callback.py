@@ -3,6 +3,7 @@
 It is driven by the simulated trainer, and by event streams recorded from real ones.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -312,8 +313,12 @@ def test_a_hook_that_fails_is_counted_and_reported_once(hook: str, given: dict[s
     # A state without its fields, as another version of the trainer might hand over.
     state = SimpleNamespace(is_world_process_zero=True)
 
-    for _ in range(3):
-        getattr(callback, hook)(SimpleNamespace(), state, TrainerControl(), **given)
+    fire = functools.partial(
+        getattr(callback, hook), SimpleNamespace(), state, TrainerControl(), **given
+    )
+    fire()
+    fire()
+    fire()
 
     (notice,) = recorder.bodies(EventKind.NOTICE)
     assert notice["what"].startswith(f"{hook} raised AttributeError")

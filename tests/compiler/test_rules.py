@@ -1,0 +1,222 @@
+"""Rules: fields that must fit each other; each is seen to refuse, and seen not to."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from podproof.compiler import rules
+from podproof.compiler.ir import Provider
+from podproof.compiler.rules import RULES, violations
+from podproof.compiler.schema import Config, EvalStrategy
+from podproof.runtime.plan import (
+    AdapterKind,
+    DataSource,
+    ModelInit,
+    PublishTo,
+    RowFormat,
+    Sink,
+)
+from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, read_config
+
+Values = Mapping[str, Any]
+
+# (rule, method, what is changed in a sound config, the key that is refused)
+REFUSED: list[tuple[str, str, Values, str]] = [
+    ("_ranges", "sft", {"trainer.learning_rate": 0.0}, "trainer.learning_rate"),
+    ("_json_everywhere", "sft", {"trainer.extra": {"a": math.nan}}, "trainer.extra.a"),
+    ("_json_everywhere", "dpo", {"method.loss_weights": (math.inf,)}, "method.loss_weights[0]"),
+    ("_json_everywhere", "sft", {"model.config": {"a": [b"x"]}}, "model.config.a[0]"),
+    ("_names", "sft", {"name": ""}, "name"),
+    ("_names", "sft", {"name": "a\n"}, "name"),
+    ("_names", "sft", {"name": "Ünicode"}, "name"),
+    ("_names", "sft", {"name": "-a"}, "name"),
+    ("_names", "sft", {"name": "a" * 41}, "name"),
+    ("_model", "sft", {"model.init": ModelInit.PRETRAINED}, "model.name_or_path"),
+    ("_model", "sft", {"model.config": {}}, "model.config"),
+    ("_model", "sft", {"model.tokenizer_vocab_size": None}, "model.tokenizer_vocab_size"),
+    ("_model", "sft", {"model.dtype": "half"}, "model.dtype"),
+    ("_model", "sft", {"model.trust_remote_code": True}, "model.trust_remote_code"),
+    ("_data", "sft", {"data.path": ""}, "data.path"),
+    ("_data", "sft", {"data.format": RowFormat.PREFERENCE}, "data.format"),
+    ("_data", "dpo", {"data.format": RowFormat.TEXT}, "data.format"),
+    ("_data", "orpo", {"data.format": RowFormat.MESSAGES}, "data.format"),
+    ("_data", "sft", {"data.eval.split": "test"}, "data.eval.split"),
+    ("_data", "sft", {"data.eval.path": "eval.jsonl"}, "data.eval"),
+    ("_data", "sft", {"data.eval.fraction": None}, "data.eval"),
+    ("_trainer", "sft", {"trainer.max_steps": 0}, "trainer.max_steps"),
+    ("_trainer", "sft", {"trainer.max_steps": -2}, "trainer.max_steps"),
+    ("_trainer", "sft", {"trainer.bf16": True, "trainer.fp16": True}, "trainer.fp16"),
+    ("_trainer", "sft", {"trainer.eval_steps": 4, "trainer.save_steps": 8}, "trainer.save_steps"),
+    ("_trainer", "sft", {"trainer.eval_steps": 9, "trainer.max_steps": 8}, "trainer.eval_steps"),
+    ("_trainer", "sft", {"trainer.extra": {"optim": "sgd"}}, "trainer.extra.optim"),
+    ("_trainer", "dpo", {"trainer.extra": {"beta": 1}}, "trainer.extra.beta"),
+    ("_trainer", "sft", {"trainer.extra": {"output_dir": "/"}}, "trainer.extra.output_dir"),
+    ("_method", "sft", {"method.padding_free": True}, "method.padding_free"),
+    ("_method", "dpo", {"method.loss_weights": (1.0, 2.0)}, "method.loss_weights"),
+    ("_adapter", "rented_sft", {"adapter.target_modules": ()}, "adapter.target_modules"),
+    ("_adapter", "rented_sft", {"adapter.target_modules": ("",)}, "adapter.target_modules"),
+    ("_adapter", "rented_sft", {"adapter.target_modules": ("q:",)}, "adapter.target_modules"),
+    ("_adapter", "sft", {"adapter.kind": AdapterKind.QLORA}, "adapter.kind"),
+    ("_adapter", "rented_sft", {"adapter.bias": "some"}, "adapter.bias"),
+    ("_requirements", "sft", {"pod.requirements": {"a b": "1"}}, "pod.requirements.a b"),
+    ("_requirements", "sft", {"pod.requirements": {"a": ">=1"}}, "pod.requirements.a"),
+    ("_requirements", "sft", {"pod.requirements": {"a": "latest"}}, "pod.requirements.a"),
+    ("_requirements", "sft", {"pod.requirements": {"a": "1.0\n"}}, "pod.requirements.a"),
+    (
+        "_requirements",
+        "sft",
+        {"pod.requirements": {"A-b": "1", "a_b": "2"}},
+        "pod.requirements.a_b",
+    ),
+    ("_pod", "sft", {"pod.gpu_count": 2}, "pod.gpu_count"),
+    ("_pod", "rented_sft", {"pod.gpu": ()}, "pod.gpu"),
+    ("_pod", "rented_sft", {"pod.gpu": ('NVIDIA "A40"',)}, "pod.gpu"),
+    ("_pod", "rented_sft", {"pod.image": ""}, "pod.image"),
+    ("_pod", "rented_sft", {"pod.network_volume": "a\\b"}, "pod.network_volume"),
+    ("_pod", "rented_sft", {"pod.data_centers": ("EU\n",)}, "pod.data_centers"),
+    ("_environment", "sft", {"pod.env": {"A-B": "x"}}, "pod.env.A-B"),
+    ("_environment", "sft", {"pod.env": {"PODPROOF_DATA": "x"}}, "pod.env.PODPROOF_DATA"),
+    ("_environment", "sft", {"pod.env": {"RUNPOD_API_KEY": "x"}}, "pod.env.RUNPOD_API_KEY"),
+    ("_environment", "sft", {"pod.env": {"A": 'say "x"'}}, "pod.env.A"),
+    ("_environment", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
+    ("_environment", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
+    ("_environment", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
+    ("_off_the_pod", "rented_sft", {"pod.network_volume": None}, "publish.to"),
+    ("_off_the_pod", "rented_sft", {"report.sink": Sink.LOCAL}, "report.sink"),
+    ("_off_the_pod", "rented_sft", {"data.source": DataSource.JSONL}, "data.path"),
+    (
+        "_off_the_pod",
+        "rented_sft",
+        {
+            "data.source": DataSource.JSONL,
+            "data.path": "/workspace/a.jsonl",
+            "data.eval.path": "b.jsonl",
+        },
+        "data.eval.path",
+    ),
+    ("_report", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
+    ("_report", "sft", {"report.sink": Sink.HTTP}, "report.url"),
+    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "ftp://a"}, "report.url"),
+    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://["}, "report.url"),
+    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a:b"}, "report.url"),
+    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a\n"}, "report.url"),
+    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://me:x@a"}, "report.url"),
+    ("_published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
+    ("_published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
+    ("_published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
+    ("_published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
+    ("_published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
+    ("_published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("_skips", "sft", {"gates.skip": {"scorer": " "}}, "gates.skip.scorer"),
+]
+
+# (rule, method, what is changed in a sound config, and is still sound)
+ALLOWED: list[tuple[str, str, Values]] = [
+    ("_ranges", "sft", {"trainer.save_steps": None}),
+    ("_json_everywhere", "sft", {"trainer.extra": {"a": [1, 2.5, "x", None, True]}}),
+    ("_names", "sft", {"name": "a" * 40}),
+    ("_model", "sft", {"model.trust_remote_code": True, "model.revision": "0123abc"}),
+    ("_data", "sft", {"data.format": RowFormat.AUTO}),
+    (
+        "_data",
+        "sft",
+        {"trainer.eval_strategy": EvalStrategy.NO, "data.eval.fraction": None},
+    ),
+    ("_data", "rented_sft", {"data.eval.split": None, "data.eval.fraction": 0.1}),
+    ("_trainer", "sft", {"trainer.save_steps": 7, "trainer.eval_steps": 7}),
+    ("_trainer", "sft", {"trainer.eval_strategy": EvalStrategy.EPOCH, "trainer.save_steps": 8}),
+    ("_trainer", "sft", {"trainer.extra": {"logging_first_step": True}}),
+    ("_method", "sft", {"method.padding_free": True, "method.max_length": None}),
+    ("_method", "dpo", {"method.loss_type": ("sigmoid", "sft"), "method.loss_weights": (1.0, 0.5)}),
+    ("_adapter", "sft", {"adapter.target_modules": ("q:",)}),
+    ("_adapter", "rented_sft", {"adapter.target_modules": ("q_proj", "layers.0.v_proj")}),
+    ("_requirements", "sft", {"pod.requirements": {"flash-attn": "2.8.3+cu13.post1"}}),
+    ("_pod", "rented_sft", {"pod.gpu_count": 1, "pod.data_centers": ("EU-RO-1",)}),
+    ("_environment", "sft", {"pod.env": {"A": "it's $HOME, 漢字"}, "pod.secrets": {"HF": "hf"}}),
+    ("_off_the_pod", "rented_sft", {"pod.network_volume": None, "publish.to": PublishTo.NONE}),
+    (
+        "_off_the_pod",
+        "rented_sft",
+        {"data.source": DataSource.JSONL, "data.path": "/workspace/a.jsonl"},
+    ),
+    ("_off_the_pod", "sft", {"pod.network_volume": None}),
+    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
+    ("_published_folder", "sft", {"publish.dir": "weights-v1.0"}),
+    ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
+]
+
+
+def rule_named(name: str) -> Callable[[Config], Any]:
+    return {rule.__name__: rule for rule in RULES}[name]
+
+
+@pytest.mark.parametrize(("rule", "base", "values", "key"), REFUSED)
+def test_a_rule_refuses_what_it_is_there_for_by_its_key(
+    configs: Mapping[str, Config], rule: str, base: str, values: Values, key: str
+) -> None:
+    config = changed(configs[base], values)
+
+    refused = {problem.where for problem in rule_named(rule)(config)}
+
+    assert key in refused
+    assert key in {problem.where for problem in violations(config)}
+
+
+@pytest.mark.parametrize(("rule", "base", "values"), ALLOWED)
+def test_a_rule_lets_pass_what_is_sound(
+    configs: Mapping[str, Config], rule: str, base: str, values: Values
+) -> None:
+    config = changed(configs[base], values)
+
+    assert list(rule_named(rule)(config)) == []
+
+
+def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
+    names = {rule.__name__ for rule in RULES}
+
+    assert {rule for rule, *_ in REFUSED} == names
+    assert {rule for rule, *_ in ALLOWED} == names
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_shipped_experiment_breaks_no_rule(experiment: str) -> None:
+    volume = ["pod.network_volume=abc"] if experiment in RUNPOD_EXPERIMENTS else []
+
+    config = read_config(f"experiment={experiment}", *volume)
+
+    assert violations(config) == ()
+    assert (config.pod.provider is Provider.RUNPOD) == (experiment in RUNPOD_EXPERIMENTS)
+
+
+def test_all_broken_rules_are_told_at_once_sorted_by_key(configs: Mapping[str, Config]) -> None:
+    wrong = {"trainer.learning_rate": -1.0, "name": "?", "data.path": "", "publish.dir": "/"}
+
+    problems = violations(changed(configs["sft"], wrong))
+
+    assert [problem.where for problem in problems] == sorted(wrong)
+
+
+@pytest.mark.parametrize("section", ["env", "secrets"])
+def test_a_value_that_may_be_a_secret_is_not_shown(
+    configs: Mapping[str, Config], section: str
+) -> None:
+    config = changed(configs["sft"], {f"pod.{section}": {"TOKEN": 'hf_private"'}})
+
+    problems = violations(config)
+
+    assert problems[0].where == f"pod.{section}.TOKEN"
+    assert "hf_private" not in str(problems)
+
+
+def test_what_a_plan_argument_of_a_method_is_called_is_told(configs: Mapping[str, Config]) -> None:
+    (problem,) = violations(changed(configs["dpo"], {"trainer.extra": {"beta": 0.3}}))
+
+    assert problem.way_out == "set method.beta"
+
+
+def test_the_alphabet_for_rented_pods_is_everything_but_what_the_sdk_would_break() -> None:
+    refused = [chr(code) for code in range(0x250) if not rules.WIRE_SAFE.fullmatch(chr(code))]
+
+    assert refused == ["\0", "\n", "\r", '"', "\\"]
