@@ -26,5 +26,5 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
     try:
         rows = read_data(plan.data, plan.method, tuple(data_roots))
     except PodproofError as error:
-        return "rows", tuple(error.problems)
+        return f"{len(error.problems)} problems", tuple(error.problems)
     return f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on", ()

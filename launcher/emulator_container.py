@@ -68,15 +68,22 @@ class ContainerLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lost_lines = 0
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
     def write(self, source: LogSource, text: str) -> None:
-        """Append one line, stamped with the time of now."""
+        """Append one line, stamped with the time of now; on a full disk, count it as lost.
+
+        A log that cannot be written must not keep a container from being ended.
+        """
         time_text = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self._lock, self.path.open("a", encoding="utf-8") as file:
-            file.write(f"{time_text} {source.value} {text}\n")
+        try:
+            with self._lock, self.path.open("a", encoding="utf-8") as file:
+                file.write(f"{time_text} {source.value} {text}\n")
+        except OSError:
+            self.lost_lines += 1
 
     def lines(self) -> tuple[LogLine, ...]:
         """Return every whole line written so far."""

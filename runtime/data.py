@@ -255,6 +255,6 @@ def _data_shown(problems: Sequence[Problem], source: RowsRead) -> list[Problem]:
     if not problems or not source.rows:
         return list(problems[:_DATA_PROBLEMS_SHOWN])
     places = len({problem.where for problem in problems})
-    what = f"{len(problems)} problems in {places} places"
+    what = f"{len(problems)} problem(s) in {places} place(s)"
     closing = Problem(source.source, what, "mend these rows, or take them out")
     return [*problems[:_DATA_PROBLEMS_SHOWN], closing]

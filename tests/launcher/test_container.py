@@ -149,3 +149,13 @@ def test_whatever_a_container_prints_is_one_log_line_for_each_of_its_lines(
         text,
         "the container ended with exit code 0",
     ]
+
+
+def test_a_log_that_cannot_be_written_loses_lines_and_nothing_else(tmp_path: Path) -> None:
+    log = ContainerLog(tmp_path / "logs" / "log")
+    log.path.unlink()
+    log.path.mkdir()
+
+    log.write(LogSource.SYSTEM, "nobody will read this")
+
+    assert log.lost_lines == 1

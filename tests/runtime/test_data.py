@@ -96,7 +96,7 @@ def test_only_the_first_problems_are_shown_and_all_are_counted(tmp_path: Path) -
         read_sft(DataPlan(path="rows.jsonl"), tmp_path)
 
     assert len(refusal.value.problems) == 21
-    assert refusal.value.problems[-1].what == "134 problems in 134 places"
+    assert refusal.value.problems[-1].what == "134 problem(s) in 134 place(s)"
 
 
 def test_wrong_columns_are_one_problem_that_names_them(tmp_path: Path) -> None:
