@@ -68,8 +68,8 @@ def test_what_the_way_out_proposes_is_admitted(key: str) -> None:
 @pytest.mark.parametrize("key", sorted(BOUNDS))
 @pytest.mark.parametrize(
     "value",
-    [math.nan, math.inf, -math.inf, -1.0, 1e12, 10**400],
-    ids=["nan", "inf", "-inf", "-1", "1e12", "400 digits"],
+    [math.nan, math.inf, -1.0, 10**400],
+    ids=["nan", "inf", "-1", "400 digits"],
 )
 def test_a_config_outside_a_range_is_refused_by_key_with_a_value_to_write(
     configs: Mapping[str, Config], key: str, value: float

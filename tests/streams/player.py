@@ -1,0 +1,92 @@
+"""Plays the recorded event stream of a real trainer to a callback, and keeps the trainer's books.
+
+The recordings (`*.jsonl.gz` beside this file) are of transformers 5.23 and TRL 1.16 on tiny random
+models. Their first row is a header, their last one says how the run ended; each row between is one
+event with the trainer's state, its control flags, and what it logged. They were made without our
+callback, so the books on the best checkpoint are kept here, as the trainer keeps them.
+"""
+
+import gzip
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from podproof.harness.simulator import OUTPUT, TrainerControl, TrainerState
+
+_NOT_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+@dataclass
+class Played:
+    """How a recording ended for the callback: the trainer's books, and who asked for a stop."""
+
+    state: TrainerState
+    saved_steps: list[int] = field(default_factory=list)
+    evaluated: list[dict[str, Any]] = field(default_factory=list)
+
+
+def play(name: str, callback: Any) -> Played:
+    """Fire every event of a recording at the callback; raise what the trainer would die of."""
+    rows = list(_rows(name))
+    events, footer = rows[1:-1], rows[-1]
+    before = next(
+        row["state"]["len_log_history"] for row in events if row["event"] != "on_init_end"
+    )
+    played = Played(TrainerState(max_steps=0, log_history=footer["log_history"][:before]))
+    for row in events:
+        _fire(row, callback, played)
+    return played
+
+
+def _rows(name: str) -> Iterator[dict[str, Any]]:
+    path = Path(__file__).parent / f"{name}.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            yield {key: _numbers(value) for key, value in row.items()}
+
+
+def _numbers(value: Any) -> Any:
+    """Return the value with the names that stand for NaN and the infinities as those numbers."""
+    match value:
+        case dict():
+            return {key: _numbers(item) for key, item in value.items()}
+        case list():
+            return [_numbers(item) for item in value]
+        case str():
+            return _NOT_JSON.get(value, value)
+        case _:
+            return value
+
+
+def _fire(row: dict[str, Any], callback: Any, played: Played) -> None:
+    state, event = played.state, row["event"]
+    state.global_step, state.epoch = row["step"], row["epoch"]
+    state.max_steps = row["state"]["max_steps"]
+    state.is_world_process_zero = row["state"]["is_world_process_zero"]
+    given: dict[str, Any] = {}
+    if event == "on_log":
+        state.log_history.append(dict(row["log_history_last"]))
+        given = {"logs": row["logs"]}
+        played.evaluated += [row["logs"]] if any("eval_" in key for key in row["logs"]) else []
+    elif event == "on_evaluate":
+        # The trainer hands on_evaluate the very dictionary that on_log was given.
+        given = {"metrics": played.evaluated[-1]}
+    hook = getattr(callback, event, None)
+    if hook is not None:
+        hook(SimpleNamespace(output_dir=OUTPUT), state, TrainerControl(), model=None, **given)
+    if event == "on_evaluate":
+        _compare(state, played.evaluated[-1])
+    elif event == "on_save":
+        played.saved_steps.append(state.global_step)
+
+
+def _compare(state: TrainerState, metrics: dict[str, Any]) -> None:
+    # As the trainer does: an absent metric is a KeyError, a tie keeps the earlier, NaN never wins.
+    value = metrics["eval_checkpoint_score"]
+    if value > (-math.inf if state.best_metric is None else state.best_metric):
+        state.best_metric, state.best_global_step = value, state.global_step
