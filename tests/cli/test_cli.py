@@ -94,6 +94,16 @@ def test_verify_prints_a_row_for_every_gate(capsys: pytest.CaptureFixture[str]) 
     assert "cleared for launch" in out
 
 
+def test_verify_writes_its_verdicts_into_the_manifest(tmp_path: Path) -> None:
+    code = main(["verify", "experiment=tiny_sft", "gates=static", "-o", str(tmp_path)])
+
+    written = json.loads((tmp_path / "manifest.json").read_text())
+    outcomes = {verdict["gate"]: verdict["outcome"] for verdict in written["verdicts"]}
+    assert code == 0
+    assert outcomes["artefact"] == "passed"
+    assert outcomes["scorer"] == "skipped"
+
+
 def test_verify_of_a_refused_script_is_exit_1(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["verify", "experiment=tiny_sft", "scorer=seed_v1", "--json"])
 

@@ -90,6 +90,7 @@ def _add_config_verbs(verbs: _Verbs) -> None:
     compile_verb = _verb(verbs, "compile", "write pod_script.py and manifest.json")
     compile_verb.add_argument("-o", "--output", metavar="DIR", help="write here (outputs/NAME)")
     verify_verb = _verb(verbs, "verify", "ask every gate; exit 0 cleared, 1 refused")
+    verify_verb.add_argument("-o", "--output", metavar="DIR", help="write script and verdicts here")
     launch_verb = _verb(verbs, "launch", "verify, then run it on a pod and follow it to its end")
     launch_verb.add_argument("-m", "--multirun", action="store_true", help="Hydra's own sweep")
     launch_verb.add_argument("--run-id", metavar="ID", help="launch, or go on with, this very run")

@@ -46,10 +46,13 @@ def compile_config(options: argparse.Namespace) -> int:
 
 
 def verify_config(options: argparse.Namespace) -> int:
-    """Ask every gate and print the report; return 0 when cleared, 1 when refused."""
+    """Ask every gate and print the report; return 0 when cleared, 1 when refused.
+
+    With --output the script is written too, its manifest carrying the verdicts.
+    """
     # The gates import Hypothesis, which compile has no use for.
     from podproof.harness.gates import clear, refused_config
-    from podproof.harness.report import result_to_dict, verdict_table
+    from podproof.harness.report import result_to_dict, verdict_table, verdicts_to_dicts
     from podproof.harness.verdict import Cleared
 
     try:
@@ -62,6 +65,8 @@ def verify_config(options: argparse.Namespace) -> int:
         return error.exit_code
     with progress("asking the gates") as update:
         result = clear(script, data_roots(), on_gate=lambda gate: update(f"gate {gate}"))
+    if options.output:
+        write_script(script, Path(options.output), verdicts_to_dicts(result.verdicts))
     if options.json:
         print_json(result_to_dict(result))
     else:
