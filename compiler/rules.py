@@ -27,12 +27,12 @@ from podproof.runtime.errors import Problem
 from podproof.runtime.plan import (
     AdapterKind,
     DataSource,
-    MethodName,
     ModelInit,
     PublishTo,
     RowFormat,
     Sink,
 )
+from podproof.runtime.rows import METHOD_FORMATS
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -57,12 +57,6 @@ OWN_ARGUMENTS = frozenset(
         "model_init_kwargs",
     }
 )
-
-FORMATS = {
-    MethodName.SFT: {RowFormat.MESSAGES, RowFormat.TEXT, RowFormat.PROMPT_COMPLETION},
-    MethodName.DPO: {RowFormat.PREFERENCE},
-    MethodName.ORPO: {RowFormat.PREFERENCE},
-}
 
 
 def violations(config: Config) -> tuple[Problem, ...]:
@@ -137,8 +131,8 @@ def _data(config: Config) -> Iterator[Problem]:
     data = config.data
     if not data.path:
         yield Problem("data.path", "needs a value", "set data.path to a file or a hub id")
-    if data.format not in {RowFormat.AUTO, *FORMATS[config.method.name]}:
-        allowed = ", ".join(sorted(FORMATS[config.method.name]))
+    if data.format not in {RowFormat.AUTO, *METHOD_FORMATS[config.method.name]}:
+        allowed = ", ".join(sorted(METHOD_FORMATS[config.method.name]))
         what = f"{config.method.name.value} trains on {allowed}, got {data.format.value}"
         yield Problem("data.format", what, "choose another data group or method")
     if data.eval.split is not None and data.source is not DataSource.HUB:

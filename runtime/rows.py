@@ -21,7 +21,7 @@ _ROW_COLUMNS: Mapping[RowFormat, tuple[str, ...]] = {
     RowFormat.PREFERENCE: ("prompt", "chosen", "rejected"),
 }
 # In the order in which `auto` looks for them.
-_ROW_FORMATS: Mapping[MethodName, tuple[RowFormat, ...]] = {
+METHOD_FORMATS: Mapping[MethodName, tuple[RowFormat, ...]] = {
     MethodName.SFT: (RowFormat.MESSAGES, RowFormat.PROMPT_COMPLETION, RowFormat.TEXT),
     MethodName.DPO: (RowFormat.PREFERENCE,),
     MethodName.ORPO: (RowFormat.PREFERENCE,),
@@ -56,14 +56,14 @@ def detect_format(
     >>> detect_format({"prompt", "completion", "id"}, RowFormat.AUTO, MethodName.SFT).value
     'prompt_completion'
     """
-    usable = _ROW_FORMATS[method]
+    usable = METHOD_FORMATS[method]
     choices = usable if wanted is RowFormat.AUTO else tuple(c for c in usable if c is wanted)
     return next((choice for choice in choices if _row_needs(choice) <= set(columns)), None)
 
 
 def wrong_columns(row: Row, wanted: RowFormat, method: MethodName) -> Problem:
     """Say why `detect_format` finds nothing in a row like this one."""
-    usable = _ROW_FORMATS[method]
+    usable = METHOD_FORMATS[method]
     if wanted is not RowFormat.AUTO and wanted not in usable:
         formats = " or ".join(choice.value for choice in usable)
         what = f"{method.value} cannot train on {wanted.value} rows"
