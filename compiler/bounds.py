@@ -31,10 +31,10 @@ class Bound:
 
     def __str__(self) -> str:
         words = [
-            f"at least {self.at_least:g}" if math.isfinite(self.at_least) else "",
-            f"above {self.above:g}" if math.isfinite(self.above) else "",
-            f"at most {self.at_most:g}" if math.isfinite(self.at_most) else "",
-            f"below {self.below:g}" if math.isfinite(self.below) else "",
+            f"at least {self.at_least:,.10g}" if math.isfinite(self.at_least) else "",
+            f"above {self.above:,.10g}" if math.isfinite(self.above) else "",
+            f"at most {self.at_most:,.10g}" if math.isfinite(self.at_most) else "",
+            f"below {self.below:,.10g}" if math.isfinite(self.below) else "",
         ]
         return " and ".join(word for word in words if word) or "finite"
 

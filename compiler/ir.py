@@ -50,8 +50,8 @@ class PodSpec:
 class Run:
     """A config that passed every rule, lowered to what the later steps need.
 
-    `requirements` are exact pins such as `trl==1.16.0`, sorted; `gates_level` is one of static,
-    fast, full; `gates_skip` maps a gate id to the reason its user gave for skipping it.
+    `requirements` are exact pins such as `trl==1.16.0`, sorted; `gates_level` is static or
+    fast; `gates_skip` maps a gate id to the reason its user gave for skipping it.
     """
 
     plan: Plan

@@ -16,6 +16,7 @@ from podproof.compiler.bounds import BOUNDS
 from podproof.compiler.ir import Provider
 from podproof.compiler.pins import INTEGRATION_PINS
 from podproof.compiler.schema import (
+    GATE_IDS,
     Config,
     DpoMethod,
     EvalStrategy,
@@ -28,7 +29,6 @@ from podproof.runtime.plan import (
     AdapterKind,
     DataSource,
     ModelInit,
-    PublishTo,
     RowFormat,
     Sink,
 )
@@ -283,10 +283,10 @@ def _off_the_pod(config: Config) -> Iterator[Problem]:
     """Nothing may be trained whose weights, data or events cannot leave or reach the pod."""
     if config.pod.provider is Provider.LOCAL:
         return
-    if config.publish.to is PublishTo.DIR and config.pod.network_volume is None:
+    if config.pod.network_volume is None:
         yield Problem(
-            "publish.to",
-            "the folder is lost when the pod is terminated",
+            "pod.network_volume",
+            "needs a value: checkpoints and weights are lost when the pod is terminated",
             "set pod.network_volume=<id of your volume>, which outlives the pod",
         )
     if config.report.sink is Sink.LOCAL:
@@ -341,6 +341,9 @@ def _published_folder(config: Config) -> Iterator[Problem]:
 
 def _skips(config: Config) -> Iterator[Problem]:
     for gate, reason in config.gates.skip.items():
+        if gate not in GATE_IDS[1:]:
+            what = "is not a gate that can be skipped"
+            yield Problem(f"gates.skip.{gate}", what, f"the gates are {', '.join(GATE_IDS[1:])}")
         if not str(reason or "").strip():
             what = "is skipped without a reason"
             yield Problem(f"gates.skip.{gate}", what, f"set gates.skip.{gate}='why'")

@@ -70,7 +70,7 @@ GATES: tuple[Gate, ...] = (
     Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
 )
 
-_ORDER = (Level.STATIC, Level.FAST, Level.FULL)
+_ORDER = (Level.STATIC, Level.FAST)
 
 
 def clear(

@@ -249,8 +249,14 @@ def broken_properties(code: Any, plan: ScorerPlan, examples: int) -> tuple[Probl
         try:
             check(code, plan, examples)
         except (Exception, HypothesisException) as error:
-            law = (check.__doc__ or name).strip().splitlines()[0].removeprefix("Ask that ")
-            problems.append(Problem(f"scorer.{name}", f"broken: {law} {_shown(error)}"))
+            law = (
+                (check.__doc__ or name)
+                .strip()
+                .splitlines()[0]
+                .removeprefix("Ask that")
+                .lstrip(", ")
+            )
+            problems.append(Problem(f"scorer.{name}", f"does not hold: {law} {_shown(error)}"))
     return tuple(problems)
 
 

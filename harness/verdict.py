@@ -8,11 +8,10 @@ from podproof.runtime.errors import Problem
 
 
 class Level(StrEnum):
-    """How much is proven: `static` reads, `fast` runs the embedded code, `full` trains."""
+    """How much is proven: `static` reads the script, `fast` also runs its scorer and callback."""
 
     STATIC = "static"
     FAST = "fast"
-    FULL = "full"
 
 
 class Outcome(StrEnum):

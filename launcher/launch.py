@@ -67,9 +67,10 @@ def launch(
 
     Raises OverLimit before anything is written or sent; NoCapacity when every fallback is out of
     stock; ProviderUnavailable when a pod may have been made but did not show up, in which case the
-    launch stays open, for `launch` to adopt the pod or `reap` to end it; LaunchFailed when the run
-    id is spent or belongs to another script.
+    launch stays open, for `launch` to adopt the pod; LaunchFailed when the run id is spent or
+    belongs to another script.
     """
+    spec = cleared.script.run.pod
     requests = pod_requests(cleared.script, order)
     record = _intended(cleared.script, store, order)
     if record.pod_id is not None:
@@ -77,8 +78,9 @@ def launch(
     else:
         pod_id, is_adopted = _adopt_or_create(requests, order, client=client, store=store)
     store.record_pod(order.run_id, pod_id, None)
-    pod_id, cost_usd_per_h = _only_pod(order.run_id, pod_id, client=client, store=store)
-    spec = cleared.script.run.pod
+    pod_id, cost_usd_per_h = _only_pod(
+        order.run_id, pod_id, client=client, store=store, provider=spec.provider
+    )
     return Launched(
         run_id=order.run_id,
         pod_id=pod_id,
@@ -202,8 +204,13 @@ def _late_pod(order: LaunchOrder, client: PodClient) -> PodState | None:
         time.sleep(order.patience.poll_s)
 
 
+def _price(pod: PodState, provider: Provider) -> float | None:
+    # The emulator names a price, as RunPod would; this machine costs nothing that we know of.
+    return None if provider is Provider.LOCAL else pod.cost_usd_per_h
+
+
 def _only_pod(
-    run_id: str, pod_id: str, *, client: PodClient, store: LaunchLedger
+    run_id: str, pod_id: str, *, client: PodClient, store: LaunchLedger, provider: Provider
 ) -> tuple[str, float | None]:
     """Leave one pod of this name, write its price down, and return its id and price.
 
@@ -217,10 +224,10 @@ def _only_pod(
     if not pods:
         return pod_id, None
     kept = pods[0]
-    store.record_pod(run_id, kept.pod_id, kept.cost_usd_per_h)
+    store.record_pod(run_id, kept.pod_id, _price(kept, provider))
     for pod in pods[1:]:
         client.terminate(pod.pod_id)
-    return kept.pod_id, kept.cost_usd_per_h
+    return kept.pod_id, _price(kept, provider)
 
 
 def _place(request: PodRequest) -> str:

@@ -118,7 +118,9 @@ def _status(events: Sequence[Event], launch: LaunchRecord | None) -> tuple[RunSt
     if launch is None or launch.status is not LaunchStatus.ENDED or status.is_ending:
         return status, ending
     # The pod is gone and never said how the run ended.
-    return (RunStatus.INTERRUPTED if launch.stop_requested else RunStatus.FAILED), None
+    if launch.stop_requested:
+        return RunStatus.INTERRUPTED, None
+    return (RunStatus.FAILED if events or launch.pod_id is None else RunStatus.ENDED), None
 
 
 def _ending(status: RunStatus, event: Event | None, launch: LaunchRecord | None) -> Ending | None:
@@ -135,6 +137,8 @@ def _ending(status: RunStatus, event: Event | None, launch: LaunchRecord | None)
     if not status.is_ending or launch is None:
         return None
     error = "the pod ended without a word of how the run ended"
+    if status is RunStatus.ENDED:
+        error = "the run reported to nobody here; its output on the volume holds events.jsonl"
     return Ending(launch.ended_unix_s or launch.intended_unix_s, launch.reason, error)
 
 

@@ -19,8 +19,9 @@ class LaunchStatus(StrEnum):
 class RunStatus(StrEnum):
     """Where a run stands.
 
-    `intended`: no pod yet. `pending`: a pod, no training yet. The last five are endings; of these
-    only `preempted` and `failed` can be left, by a later start of the container.
+    `intended`: no pod yet. `pending`: a pod, no training yet. The last six are endings; of these
+    only `preempted` and `failed` can be left, by a later start of the container. `ended`: the pod
+    is gone and not one event came here, as with report.sink=none; how it went is not known.
     """
 
     INTENDED = "intended"
@@ -31,6 +32,7 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
     PREEMPTED = "preempted"
     FAILED = "failed"
+    ENDED = "ended"
 
     @property
     def is_ending(self) -> bool:

@@ -32,6 +32,7 @@ _STYLES = {
     RunStatus.INTERRUPTED: "yellow",
     RunStatus.PREEMPTED: "yellow",
     RunStatus.FAILED: "red",
+    RunStatus.ENDED: "yellow",
 }
 
 _ABSENT = "-"

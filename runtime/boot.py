@@ -36,6 +36,7 @@ from typing import IO, Any
 CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4})
 TOLD_TO_STOP = 143  # what a command that obeyed SIGTERM exits with
 GRACE_S = 60.0  # from SIGTERM to SIGKILL at the deadline: time to save one checkpoint
+LAST_SEQ = 2**31 - 1  # the number of our one event in a boot, behind all of the script's
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -230,13 +231,13 @@ def report_failure(environ: Mapping[str, str], what: str, log: Log) -> None:
 
 
 def failed_event(environ: Mapping[str, str], what: str) -> dict[str, Any]:
-    """Return the event; its id is none of the script's, which end in a number."""
+    """Return the event; its number is one that no script counts up to."""
     run_id, boot = environ["PODPROOF_RUN_ID"], boots_so_far(run_folder(environ))
     return {
-        "event_id": f"{run_id}-{boot}-boot",
+        "event_id": f"{run_id}-{boot}-{LAST_SEQ}",
         "run_id": run_id,
         "boot": boot,
-        "seq": 0,
+        "seq": LAST_SEQ,
         "kind": "failed",
         "time_unix_s": time.time(),
         "step": None,

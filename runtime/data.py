@@ -149,7 +149,8 @@ def _data_read(plan: DataPlan, path: str, split: str, roots: tuple[Path, ...]) -
         return _data_read_hub(plan, path, split)
     file = find_data_file(path, roots)
     if file is None:
-        places = ", ".join(str((root / path).parent) for root in roots) or "the working directory"
+        looked_in = dict.fromkeys(str((root / path).parent) for root in roots)
+        places = ", ".join(looked_in) or "the working directory"
         way_out = "put the file into one of these folders, or give an absolute path"
         return RowsRead(path, (), (Problem(path, f"no such file; looked in {places}", way_out),))
     read = _data_read_file(file, plan.source)

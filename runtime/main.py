@@ -16,7 +16,7 @@ from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.checkpoints import chosen_checkpoint, deliver, newest_usable_checkpoint
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
-from podproof.runtime.errors import NoUsableCheckpoint, PodproofError, Problem
+from podproof.runtime.errors import BadPlan, NoUsableCheckpoint, PodproofError, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import Plan, PublishTo, Resume, Sink, plan_from_json
 from podproof.runtime.reporter import Reporter, ReportSource
@@ -51,10 +51,10 @@ def main(plan_json: str, argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         plan = plan_from_json(plan_json)
+        surroundings = read_surroundings(plan)
     except PodproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    surroundings = read_surroundings(plan)
     if options.selfcheck:
         return selfcheck(plan, surroundings)
     surroundings.output.mkdir(parents=True, exist_ok=True)
@@ -78,11 +78,20 @@ def read_surroundings(plan: Plan) -> Surroundings:
     roots = (Path(data_folder),) if data_folder else ()
     return Surroundings(
         run_id=environment.get("PODPROOF_RUN_ID") or f"{plan.name}-{plan.config_sha256[:8]}",
-        boot=int(environment.get("PODPROOF_BOOT") or boots_so_far(output) + 1),
+        boot=_boot_number(output),
         output=output,
         data_roots=(*roots, Path.cwd(), script_folder),
         endpoint=_endpoint(plan),
     )
+
+
+def _boot_number(output: Path) -> int:
+    given = os.environ.get("PODPROOF_BOOT")
+    if not given:
+        return boots_so_far(output) + 1
+    if not given.isdecimal() or given == "0":
+        raise BadPlan(Problem("PODPROOF_BOOT", f"must count from 1, got {given!r}", "leave it out"))
+    return int(given)
 
 
 def _endpoint(plan: Plan) -> ReportEndpoint | None:

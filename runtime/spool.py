@@ -173,7 +173,7 @@ class EventSpool:
 
     def _readable(self, lines: Sequence[bytes]) -> tuple[dict[str, Any], ...]:
         """Leave out what a kill or a stranger left in the file: no event, or of another run."""
-        events = [event for line in lines if (event := _spool_event(line)) is not None]
+        events = [event for line in lines if (event := spooled_event(line)) is not None]
         return tuple(event_to_dict(event) for event in events if event.run_id == self._run_id)
 
 
@@ -197,11 +197,12 @@ def boots_so_far(output: Path) -> int:
             lines = file.read().splitlines()
     except OSError:
         return 0
-    events = map(_spool_event, reversed(lines))
+    events = map(spooled_event, reversed(lines))
     return next((event.boot for event in events if event is not None), 0)
 
 
-def _spool_event(line: bytes) -> Event | None:
+def spooled_event(line: bytes) -> Event | None:
+    """Return the event of a line; None when the line is not one, as after a kill."""
     try:
         return event_from_line(line.decode("ascii"))
     except (ValueError, OverflowError, RecursionError):

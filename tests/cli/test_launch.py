@@ -118,6 +118,20 @@ def test_logs_prints_what_the_script_printed(finished: Path) -> None:
     assert "sequences per step" in done.stdout
 
 
+def test_show_takes_the_beginning_of_a_run_id(finished: Path) -> None:
+    done = podproof(finished, "show", "tiny-sft", "--json")
+
+    assert json.loads(done.stdout)["run_id"] == shown(finished)["run_id"]
+
+
+def test_a_run_that_has_ended_is_left_as_it_is_by_stop(finished: Path) -> None:
+    done = podproof(finished, "stop", "tiny-sft", "--json")
+
+    assert done.returncode == 0
+    assert "has ended already" in done.stderr
+    assert json.loads(done.stdout)["status"] == "done"
+
+
 def test_an_interrupted_launch_ends_the_pod_and_the_record_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "podproof", "launch", "experiment=tiny_sft"]
     environment = {**os.environ, "PODPROOF_HOME": str(tmp_path)}
@@ -144,6 +158,14 @@ def test_preference_methods_run_the_whole_way_too(method: str, tmp_path: Path) -
     record = shown(tmp_path)
     assert record["status"] == "done"
     assert record["delivery"]["step"] == record["best"]["step"]
+
+
+@pytest.mark.slow
+def test_a_local_run_that_reports_to_nobody_is_read_from_its_own_file(tmp_path: Path) -> None:
+    done = podproof(tmp_path, "launch", "experiment=tiny_sft", "report=none", *SHORT)
+
+    assert done.returncode == 0, done.stderr
+    assert shown(tmp_path)["status"] == "done"
 
 
 @pytest.mark.slow

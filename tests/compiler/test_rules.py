@@ -83,7 +83,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_environment", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
     ("_environment", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
     ("_environment", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
-    ("_off_the_pod", "rented_sft", {"pod.network_volume": None}, "publish.to"),
+    ("_off_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
     ("_off_the_pod", "rented_sft", {"report.sink": Sink.LOCAL}, "report.sink"),
     ("_off_the_pod", "rented_sft", {"data.source": DataSource.JSONL}, "data.path"),
     (
@@ -135,7 +135,7 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_requirements", "sft", {"pod.requirements": {"flash-attn": "2.8.3+cu13.post1"}}),
     ("_pod", "rented_sft", {"pod.gpu_count": 1, "pod.data_centers": ("EU-RO-1",)}),
     ("_environment", "sft", {"pod.env": {"A": "it's $HOME, 漢字"}, "pod.secrets": {"HF": "hf"}}),
-    ("_off_the_pod", "rented_sft", {"pod.network_volume": None, "publish.to": PublishTo.NONE}),
+    ("_off_the_pod", "rented_sft", {"publish.to": PublishTo.NONE}),
     (
         "_off_the_pod",
         "rented_sft",

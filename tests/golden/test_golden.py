@@ -5,7 +5,6 @@ run, so of that only the frame is kept: header, docstring, imports and the order
 """
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.runtime.plan import plan_to_json
+from tests.blessing import golden
 
 FOLDER = Path(__file__).parent / "runs"
 EXPERIMENTS = sorted(
@@ -47,13 +47,6 @@ def frame_as_text(script: PodScript) -> str:
     frame = "\n".join([*head, *order]) + "\n"
     # The hash stands in the golden of the run; here it would only change along.
     return frame.replace(script.run.plan.config_sha256, "...")
-
-
-def golden(path: Path, text: str) -> str:
-    """Return the golden text; with PODPROOF_BLESS=1 it is what there is now."""
-    if os.environ.get("PODPROOF_BLESS") == "1":
-        path.write_text(text, encoding="utf-8")
-    return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

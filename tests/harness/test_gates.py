@@ -6,6 +6,7 @@ import pytest
 
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
+from podproof.compiler.schema import GATE_IDS
 from podproof.harness.gates import GATES, clear, refused_config
 from podproof.harness.report import result_to_dict
 from podproof.harness.verdict import Cleared, Outcome, Refused
@@ -113,6 +114,10 @@ def test_a_config_that_never_became_a_script_is_a_refusal_of_the_config_gate() -
 
     assert result_to_dict(result)["cleared"] is False
     assert result.verdicts[0].gate == "config"
+
+
+def test_the_config_knows_every_gate_by_name() -> None:
+    assert ("config", *(gate.gate_id for gate in GATES)) == GATE_IDS
 
 
 def test_every_gate_is_told_before_it_is_asked(sound: PodScript) -> None:

@@ -65,6 +65,10 @@ SPEC = PodSpec(
 )
 
 
+# A script that ends at once can be gone, pod and all, before a test has looked.
+STAYS = "import time\n\ntime.sleep(600)\n"
+
+
 @pytest.fixture(scope="session")
 def make_cleared() -> Callable[..., Cleared]:
     """Make a cleared script of a text; keyword arguments change its pod."""
@@ -179,9 +183,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def launch_on(
     store: Store, make_cleared: Callable[..., Cleared], make_order: Callable[..., LaunchOrder]
 ) -> Callable[..., Launched]:
-    """Launch a script with a provider; keyword arguments change its pod."""
+    """Launch a script with a provider, one that stays unless told; others change its pod."""
 
-    def launch_on(client: PodClient, text: str = "", **pod: object) -> Launched:
+    def launch_on(client: PodClient, text: str = STAYS, **pod: object) -> Launched:
         return launch(make_cleared(text, **pod), client=client, store=store, order=make_order())
 
     return launch_on

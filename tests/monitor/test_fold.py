@@ -1,5 +1,6 @@
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -144,6 +145,23 @@ def test_a_pod_that_is_gone_without_a_word_has_failed_with_the_launchs_reason() 
         reason="terminated by the provider",
         error="the pod ended without a word of how the run ended",
     )
+
+
+def test_a_pod_that_is_gone_and_was_never_heard_has_ended_nobody_knows_how() -> None:
+    gone = launch(LaunchStatus.ENDED, ended_unix_s=900.0, reason="the pod ended itself")
+    made = replace(gone, pod_id="pod-1")
+
+    record = fold_run("run-a", [], made)
+
+    assert record.status is RunStatus.ENDED
+    assert record.ending is not None
+    assert "reported to nobody" in str(record.ending.error)
+
+
+def test_a_launch_that_never_made_a_pod_has_failed() -> None:
+    gone = launch(LaunchStatus.ENDED, ended_unix_s=900.0, reason="no-capacity")
+
+    assert status_of(launched=gone) is RunStatus.FAILED
 
 
 def test_a_pod_that_is_gone_because_we_asked_was_interrupted() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
+from tests.blessing import golden
 
 from podproof.compiler.ir import Provider
 from podproof.monitor.records import (
@@ -125,8 +126,10 @@ def printed(renderable: RenderableType, *, width: int = 100) -> str:
         ("empty_list.txt", list_runs([])),
     ],
 )
-def test_the_page_is_word_for_word_the_golden_one(name: str, renderable: RenderableType) -> None:
-    assert printed(renderable) == (GOLDEN / name).read_text(encoding="utf-8")
+def test_the_page_is_the_golden_one(name: str, renderable: RenderableType) -> None:
+    text = printed(renderable)
+
+    assert text == golden(GOLDEN / name, text)
 
 
 def test_no_colour_and_no_escape_is_written_to_a_pipe() -> None:

@@ -241,7 +241,7 @@ def test_the_report_of_giving_up_is_an_event_like_any_other(
     (report,) = world.bodies("/rpc/ingest_events")
     event = event_from_dict(report["events"][0])
     assert report["job_id"] == event.run_id == "run-1"
-    assert (event.event_id, event.boot, event.kind) == ("run-1-3-boot", 3, EventKind.FAILED)
+    assert (event.event_id, event.boot, event.kind) == ("run-1-3-2147483647", 3, EventKind.FAILED)
     assert event.body == {"error": "gave up after 1 restarts", "problems": []}
     assert world.heard[0].authorization == f"Bearer {REPORT_KEY}"
 

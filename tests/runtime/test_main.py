@@ -249,6 +249,21 @@ def test_events_go_where_the_environment_says_then_the_plan_and_nowhere_for_none
     assert (endpoint and endpoint.url) == wanted
 
 
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_a_boot_number_that_is_none_is_exit_code_2_without_a_traceback(
+    surroundings: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: str,
+) -> None:
+    monkeypatch.setenv("PODPROOF_BOOT", number)
+
+    code = main(written(), [])
+
+    assert code == 2
+    assert "PODPROOF_BOOT" in capsys.readouterr().err
+
+
 # Signals.
 
 

@@ -23,7 +23,8 @@ examples:
   podproof launch -m experiment=tiny_sft trainer.learning_rate=1e-3,3e-3
   podproof show tiny-sft
 
-exit codes: 0 done; 1 refused or failed; 2 the config or the command is wrong; 130 interrupted.
+exit codes: 0 done; 1 refused or failed; 2 the config or the command is wrong;
+4 the pod ended and reported to nobody here; 130 interrupted.
 PODPROOF_HOME is where runs, volumes and the store are kept.
 """
 
@@ -101,19 +102,19 @@ def _add_config_verbs(verbs: _Verbs) -> None:
 
 def _add_run_verbs(verbs: _Verbs) -> None:
     _verb(verbs, "runs", "list every run, newest first")
-    run_verbs = [
-        _verb(verbs, "show", "status, scores, the chosen checkpoint, where the weights are"),
-        _verb(verbs, "logs", "what the script printed"),
-        _verb(verbs, "stop", "end the run's pod"),
-    ]
-    for verb in run_verbs:
-        verb.add_argument("run", nargs="?", metavar="RUN", help="its id or the beginning of it")
-    run_verbs[1].add_argument("-f", "--follow", action="store_true", help="until the pod is gone")
+    show_verb = _verb(verbs, "show", "status, scores, chosen checkpoint, where the weights are")
+    logs_verb = _verb(verbs, "logs", "what the script printed", has_json=False)
+    logs_verb.add_argument("-f", "--follow", action="store_true", help="until the pod is gone")
+    stop_verb = _verb(verbs, "stop", "end the run's pod")
+    for verb in (show_verb, logs_verb, stop_verb):
+        help_text = "its id, or how it begins: then the newest such run (the newest of all)"
+        verb.add_argument("run", nargs="?", metavar="RUN", help=help_text)
 
 
-def _verb(verbs: _Verbs, name: str, what: str) -> argparse.ArgumentParser:
+def _verb(verbs: _Verbs, name: str, what: str, *, has_json: bool = True) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
-    verb.add_argument("--json", action="store_true", help="print JSON")
+    if has_json:
+        verb.add_argument("--json", action="store_true", help="print JSON")
     return verb
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from podproof.cli.scripts import compiled, data_roots, request_of
 from podproof.cli.terminal import (
     EXIT_INTERRUPTED,
     EXIT_REFUSED,
+    EXIT_UNKNOWN,
     err,
     home,
     print_json,
@@ -39,6 +41,7 @@ from podproof.monitor.show import run_to_dict, show_run
 from podproof.monitor.store import Store, open_store
 from podproof.runtime.events import Event, EventKind
 from podproof.runtime.plan import Sink
+from podproof.runtime.spool import EVENTS_FILE, spooled_event
 
 # A process on this machine is looked at often; a rented pod changes slowly and calls cost.
 _LOCAL_PATIENCE = Patience(poll_s=0.5, reconcile_s=10.0)
@@ -74,6 +77,7 @@ def launch_config(options: argparse.Namespace) -> int:
 def _launch_sweep(options: argparse.Namespace) -> int:
     """Run a sweep; return 0 when every job ended well, else the first other exit code."""
     codes: list[int] = []
+    records: list[RunRecord] = []
 
     def run_job(config: Config) -> float:
         cleared = _cleared(compile_run(lower(config)))
@@ -82,12 +86,16 @@ def _launch_sweep(options: argparse.Namespace) -> int:
             return math.inf
         with open_store(home() / "podproof.db") as store:
             record = _launch_and_follow(cleared, store, None)
-        show(show_run(record))
+        records.append(record)
+        if not options.json:
+            show(show_run(record))
         codes.append(_exit_code(record))
         return record.best.score if record.best else math.inf
 
     folder = home() / "multirun" / time.strftime("%Y%m%d-%H%M%S")
     sweep(request_of(options), sweep_dir=folder, task=run_job)
+    if options.json:
+        print_json([run_to_dict(record) for record in records])
     return next((code for code in codes if code), 0)
 
 
@@ -110,6 +118,7 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     try:
         with _place(script, store, run_id) as place:
             outcome = _in_its_place(cleared, store, run_id, place)
+            _take_in_events(store, place)
     except KeyboardInterrupt:
         if script.run.pod.provider is Provider.RUNPOD:
             err().print(f"no longer watching; the pod goes on. To end it: podproof stop {run_id}")
@@ -119,6 +128,16 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     if outcome is not Outcome.ENDED_ITSELF:
         _record_interruption(store, run_id, outcome.value)
     return store.run(run_id)
+
+
+def _take_in_events(store: Store, place: Place) -> None:
+    """Store what a run that reported elsewhere, or to nobody, wrote on a disk we can read."""
+    path = Path(place.output_path or "") / EVENTS_FILE
+    if place.output_path is None or not path.is_file():
+        return
+    with path.open("rb") as file:
+        events = filter(None, map(spooled_event, file))
+        store.ingest(events)
 
 
 def _in_its_place(cleared: Cleared, store: Store, run_id: str, place: Place) -> Outcome:
@@ -156,7 +175,11 @@ def _place(script: PodScript, store: Store, run_id: str) -> Iterator[Place]:
 def _local_place(script: PodScript, store: Store, run_id: str) -> Iterator[Place]:
     from podproof.launcher.local import local_pods, stage_data
 
-    with local_pods(home()) as pods, _collector(script, store, run_id) as report:
+    # What RunPod would put in from its vault comes from our own environment here.
+    spec = script.run.pod
+    given = {secret: os.environ[key] for key, secret in spec.secrets if key in os.environ}
+    places = local_pods(home(), secret_values=given)
+    with places as pods, _collector(script, store, run_id) as report:
         folder = pods.run_folder(run_id)
         stage_data(script.run, data_folder=folder / "data", roots=data_roots())
         log, output = str(folder / "log.txt"), str(folder / "output")
@@ -193,6 +216,7 @@ class _Watcher:
         self._run_id = run_id
         self._console: Console = err()
         self._told_steps: set[int] = set()
+        self._best_score = math.inf
 
     def tick(self, _pod: PodState | None, update: Callable[[str], object]) -> None:
         """Look at the record and say what is new."""
@@ -201,8 +225,11 @@ class _Watcher:
         for evaluation in record.evaluations:
             if evaluation.step not in self._told_steps:
                 self._told_steps.add(evaluation.step)
-                mark = "  best so far" if evaluation == record.best else ""
-                line = f"step {evaluation.step:>5}  eval loss {evaluation.eval_loss}"
+                is_best = evaluation.is_usable and evaluation.score < self._best_score
+                self._best_score = min(self._best_score, evaluation.score)
+                mark = "  best so far" if is_best else ""
+                loss = "-" if evaluation.eval_loss is None else f"{evaluation.eval_loss:.4f}"
+                line = f"step {evaluation.step:>5}  eval loss {loss}"
                 self._console.print(f"{line}  score {evaluation.score:.4f}{mark}")
 
 
@@ -231,6 +258,12 @@ def _record_interruption(store: Store, run_id: str, reason: str) -> None:
 
 
 def _exit_code(record: RunRecord) -> int:
-    if record.status in {RunStatus.DONE, RunStatus.STOPPED_EARLY}:
-        return 0
-    return EXIT_INTERRUPTED if record.status is RunStatus.INTERRUPTED else EXIT_REFUSED
+    return _EXIT_CODES.get(record.status, EXIT_REFUSED)
+
+
+_EXIT_CODES = {
+    RunStatus.DONE: 0,
+    RunStatus.STOPPED_EARLY: 0,
+    RunStatus.INTERRUPTED: EXIT_INTERRUPTED,
+    RunStatus.ENDED: EXIT_UNKNOWN,
+}

@@ -59,20 +59,29 @@ def stop_run(options: argparse.Namespace) -> int:
     """End a run's pod and wait until it is gone; a run that has ended is left as it is."""
     with open_store(home() / "podproof.db") as store:
         launch = store.launch(_named(store, options.run))
-        if launch.status is LaunchStatus.ENDED:
-            err().print(f"{launch.run_id} has ended already: {launch.reason}")
-            return 0
-        store.request_stop(launch.run_id)
-        if launch.provider is Provider.RUNPOD:
-            return _end_rented(store, launch)
-        return _wait_for_launcher(store, launch.run_id)
+        err().print(f"{launch.run_id}: {_stopped(store, launch)}")
+        record = store.run(launch.run_id)
+    if options.json:
+        print_json(run_to_dict(record))
+    return 0
+
+
+def _stopped(store: Store, launch: LaunchRecord) -> str:
+    """End the pod by whoever can; return what became of it, in words."""
+    if launch.status is LaunchStatus.ENDED:
+        return f"has ended already: {launch.reason}"
+    store.request_stop(launch.run_id)
+    if launch.provider is Provider.RUNPOD:
+        return _end_rented(store, launch)
+    return _wait_for_launcher(store, launch.run_id)
 
 
 def _named(store: Store, run: str | None) -> str:
-    """Return the run id meant by a name or its beginning; without one, the newest run's."""
-    if run is not None:
-        return store.run(run).run_id
+    """Return the newest run whose id begins so; without a beginning, the newest of all."""
     summaries = store.runs()
+    if run is not None:
+        meant = [summary.run_id for summary in summaries if summary.run_id.startswith(run)]
+        return run if run in meant or not meant else meant[0]
     if not summaries:
         raise UnknownRun(Problem("run", "there is none yet", "podproof launch experiment=tiny_sft"))
     return summaries[0].run_id
@@ -98,25 +107,22 @@ def _print_remote_logs(launch: LaunchRecord) -> int:
     return 0
 
 
-def _end_rented(store: Store, launch: LaunchRecord) -> int:
+def _end_rented(store: Store, launch: LaunchRecord) -> str:
     from podproof.cli.provider import connect
     from podproof.launcher.watch import Outcome, end_pod
 
     if launch.pod_id is not None:
         end_pod(launch.pod_id, client=connect())
     store.end_launch(launch.run_id, Outcome.STOPPED.value)
-    err().print(f"{launch.run_id}: its pod is gone")
-    return 0
+    return "its pod is gone"
 
 
-def _wait_for_launcher(store: Store, run_id: str) -> int:
+def _wait_for_launcher(store: Store, run_id: str) -> str:
     """Wait for the launcher of a local pod to end it; one that died took its pod with it."""
     end_monotonic_s = time.monotonic() + _STOP_PATIENCE_S
     while time.monotonic() < end_monotonic_s:
         if store.launch(run_id).status is LaunchStatus.ENDED:
-            err().print(f"{run_id}: its pod is gone")
-            return 0
+            return "its pod is gone"
         time.sleep(0.2)
     store.end_launch(run_id, "its launcher died, and the pod with it")
-    err().print(f"{run_id}: its launcher had died, and the pod with it")
-    return 0
+    return "its launcher had died, and the pod with it"

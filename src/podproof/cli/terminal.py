@@ -15,6 +15,7 @@ from podproof.compiler.errors import BadConfig
 from podproof.runtime.errors import PodproofError, Problem
 
 EXIT_REFUSED = 1
+EXIT_UNKNOWN = 4
 EXIT_INTERRUPTED = 130
 
 # Written to a pipe a table keeps this width, so that nothing is folded by accident.
