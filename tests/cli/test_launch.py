@@ -62,6 +62,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     done = podproof(home, "launch", "experiment=tiny_sft", *SHORT)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("the chosen weights lie in ")
     return home
 
 

@@ -20,6 +20,7 @@ from podproof.cli.terminal import (
     EXIT_UNKNOWN,
     err,
     home,
+    out,
     print_json,
     progress,
     show,
@@ -71,6 +72,7 @@ def launch_config(options: argparse.Namespace) -> int:
         print_json(run_to_dict(record))
     else:
         show(show_run(record))
+        out().print(_where_weights_are(record), soft_wrap=True, markup=False)
     return _exit_code(record)
 
 
@@ -255,6 +257,12 @@ def _record_interruption(store: Store, run_id: str, reason: str) -> None:
         body={"reason": reason},
     )
     store.ingest([event])
+
+
+def _where_weights_are(record: RunRecord) -> str:
+    if record.delivery is None:
+        return "no weights were delivered"
+    return f"the chosen weights lie in {record.delivery.path}"
 
 
 def _exit_code(record: RunRecord) -> int:
