@@ -1,13 +1,22 @@
-"""The sizes a launch must stay inside: one table, with where each number comes from."""
+"""What a launch can carry: sizes in one table with their sources, names, and characters."""
 
 import base64
 import bz2
 import gzip
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from podproof.runtime.errors import Problem
+
+ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED_ENV = re.compile(r"(RUNPOD|PODPROOF|PS)_.*|PATH|PUBLIC_KEY|LD_PRELOAD|PYTHONPATH")
+
+# What RunPod's SDK, which escapes nothing, carries verbatim; measured over all of printable ASCII
+# and the control characters. The five left out end the GraphQL text, change it silently, or become
+# GraphQL of their own; half of a surrogate pair is no text that could be sent at all.
+CARRIED = re.compile(r'[^"\\\r\n\x00\ud800-\udfff]*')
 
 
 class Size(StrEnum):

@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from podproof.compiler.bounds import BOUNDS
 from podproof.compiler.ir import Provider
+from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
 from podproof.compiler.schema import (
     GATE_IDS,
@@ -36,12 +37,6 @@ from podproof.runtime.rows import METHOD_FORMATS
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# The alphabet that the RunPod SDK carries verbatim: it escapes nothing, so a quote or a
-# backslash would end the GraphQL string it is pasted into. NUL cannot be in an environment, and
-# half of a surrogate pair cannot be in UTF-8.
-WIRE_SAFE = re.compile(r'[^"\\\r\n\x00\ud800-\udfff]*')
-RESERVED_ENV = re.compile(r"(RUNPOD_|PODPROOF_|PS_).*|PATH|PUBLIC_KEY|LD_PRELOAD|PYTHONPATH")
 
 # Arguments that the plan itself decides: overriding one would break the selection rule.
 OWN_ARGUMENTS = frozenset(
@@ -250,7 +245,7 @@ def _pod(config: Config) -> Iterator[Problem]:
     singles = [("image", pod.image), ("network_volume", pod.network_volume)]
     lists = [(key, item) for key in _SENT_LISTS for item in getattr(pod, key)]
     for key, value in singles + lists:
-        if value is not None and not (value and WIRE_SAFE.fullmatch(value)):
+        if value is not None and not (value and CARRIED.fullmatch(value)):
             yield Problem(f"pod.{key}", f"{value!r} cannot be sent to RunPod", _WIRE_WAY_OUT)
 
 
@@ -268,7 +263,7 @@ def _environment(config: Config) -> Iterator[Problem]:
             yield Problem(key, "is not the name of an environment variable", "use A-Z, 0-9 and _")
         if RESERVED_ENV.fullmatch(name):
             yield Problem(key, "is set by RunPod or podproof", "choose another name")
-        if not WIRE_SAFE.fullmatch(value):
+        if not CARRIED.fullmatch(value):
             # The value may be somebody's key, so it is not shown.
             yield Problem(key, "has a character that cannot be sent to a pod", _WIRE_WAY_OUT)
     for name in sorted(pod.env.keys() & pod.secrets.keys()):

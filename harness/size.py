@@ -4,16 +4,15 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from podproof.compiler.delivery import ReportTarget, parcel_of
 from podproof.compiler.ir import PodScript
-from podproof.compiler.limits import Size, over_hard, over_soft, pack, pack_boot
+from podproof.compiler.limits import Size, over_hard, over_soft
 from podproof.runtime.errors import Problem
 
-# Names and quotes around each variable in the request, and its fixed part; generous on purpose.
-_REQUEST_OVERHEAD_PER_VARIABLE = 24
-_REQUEST_OVERHEAD = 1_500
-# Variables that podproof adds besides the payload: run, report, deadline, restarts, boot, hash.
-_OWN_VARIABLES = 9
-_CHUNK = 12_000
+# What is only known at launch, as long as it can be: a run id is the name, a date, a time and four
+# characters; a token of 32 bytes has 43; a collector has an address of its own.
+_RUN_ID_TAIL = "-20260101-000000-abcd"
+_REPORT = ReportTarget("https://collector.example.org:65535", "t" * 43)
 
 
 def size_answer(script: PodScript, _data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
@@ -26,26 +25,8 @@ def size_answer(script: PodScript, _data_roots: Sequence[Path]) -> tuple[str, tu
 
 
 def measured_sizes(script: PodScript) -> Mapping[Size, int]:
-    """Return every size of a launch that is known before it: script, payload, environment, name."""
-    payload = pack(script.text)
-    chunks = -(-len(payload) // _CHUNK)
-    pod = script.run.pod
-    user_env = [f"{key}={value}" for key, value in (*pod.env, *pod.secrets)]
-    env_count = chunks + _OWN_VARIABLES + len(user_env)
-    env_total = len(payload) + len(_boot_payload()) + sum(len(item.encode()) for item in user_env)
-    longest = max([min(len(payload), _CHUNK), *(len(item.encode()) for item in user_env)])
-    return {
-        Size.SCRIPT: len(script.text.encode()),
-        Size.PAYLOAD: len(payload),
-        Size.ENV_STRING: longest,
-        Size.ENV_COUNT: env_count,
-        Size.ENV_TOTAL: env_total,
-        Size.REQUEST: env_total + env_count * _REQUEST_OVERHEAD_PER_VARIABLE + _REQUEST_OVERHEAD,
-        # A run id is the name, a date, a time and four characters.
-        Size.POD_NAME: len(script.run.plan.name) + len("-20260101-000000-abcd"),
-    }
-
-
-def _boot_payload() -> str:
+    """Return every size of the launch to come, measured on the very parcel that would be sent."""
     boot = resources.files("podproof.runtime") / "boot.py"
-    return pack_boot(boot.read_text(encoding="utf-8"))
+    run_id = script.run.plan.name + _RUN_ID_TAIL
+    source = boot.read_text(encoding="utf-8")
+    return parcel_of(script, run_id=run_id, report=_REPORT, boot_source=source).sizes

@@ -1,57 +1,15 @@
-"""From a PodScript to what a pod is started with: one command, and the environment it reads.
+"""What a pod is started with, refused when it is too much or misnamed."""
 
-The script travels compressed, in pieces small enough for everything on the way, with the sha256
-of its text; the boot code travels beside it. Everything is base64, which no quoting can harm.
-"""
-
-import base64
-import bz2
-import hashlib
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 
+from podproof.compiler.delivery import Parcel, ReportTarget, parcel_of
 from podproof.compiler.ir import PodScript
-from podproof.compiler.limits import Size, over_hard, pack, pack_boot
+from podproof.compiler.limits import ENV_NAME, RESERVED_ENV, over_hard
 from podproof.launcher.errors import OverLimit
 from podproof.runtime.errors import Problem
 
-CHUNK_CHARS = 12_000
-
-# One pair of single quotes, and nothing inside that GraphQL or a splitter of words could misread.
-# Bash hands the boot code to Python through a pipe, so pods that share a machine share no file;
-# `exec` makes Python the container's first process, the one that is told to stop.
-START_COMMAND = "bash -c 'exec python3 -u <(echo $PS_BOOT|base64 -d|gzip -d)'"
-
-_Env = tuple[tuple[str, str], ...]
-
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RESERVED = re.compile(r"(RUNPOD|PODPROOF|PS)_.*|PATH|PUBLIC_KEY")
-
-# Everything in the SDK's request but the environment, the command and the names: measured 0.7 KB.
-_REQUEST_FRAME_BYTES = 1_000
-# `{ key: "", value: "" }, ` and the backslashes that JSON puts before its four quotes.
-_REQUEST_PAIR_BYTES = 28
-
-
-@dataclass(frozen=True)
-class ReportTarget:
-    """Where the pod reports to, and the token that lets it report for this run alone."""
-
-    url: str
-    token: str = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Parcel:
-    """What a pod is started with; `env` may hold secrets."""
-
-    start_command: str
-    env: _Env = field(repr=False)
-    sizes: Mapping[Size, int]
 
 
 def wrap(
@@ -61,80 +19,23 @@ def wrap(
 
     `boot_source` is the text of podproof.runtime.boot.
     """
-    payload = pack(script.text)
-    spec = script.run.pod
-    secrets = tuple((key, f"{{{{ RUNPOD_SECRET_{name} }}}}") for key, name in spec.secrets)
-    env = (
-        *_script_env(payload, script.sha256),
-        ("PS_BOOT", pack_boot(boot_source)),
-        *_order_env(script, run_id, report),
-        *spec.env,
-        *secrets,
-    )
-    sizes = _sizes(script, payload, run_id, env)
-    problems = (*_bad_names(run_id, spec.env + spec.secrets), *over_hard(sizes))
+    parcel = parcel_of(script, run_id=run_id, report=report, boot_source=boot_source)
+    given = script.run.pod.env + script.run.pod.secrets
+    problems = (*_bad_names(run_id, given), *over_hard(parcel.sizes))
     if problems:
         raise OverLimit(*problems)
-    return Parcel(START_COMMAND, env, sizes)
+    return parcel
 
 
-def unpack(env: Mapping[str, str]) -> str:
-    """Return the script that `wrap` put into an environment; raise ValueError when it is damaged.
-
-    The boot code does the same on the pod, without us.
-    """
-    chunks = (env[f"PS_{number:02d}"] for number in range(int(env["PS_N"])))
-    script = bz2.decompress(base64.b64decode("".join(chunks), validate=True))
-    sha256 = hashlib.sha256(script).hexdigest()
-    if sha256 != env["PS_SHA"]:
-        raise ValueError(f"the script has sha256 {sha256}, not {env['PS_SHA']}")
-    return script.decode()
-
-
-def _script_env(payload: str, sha256: str) -> Iterator[tuple[str, str]]:
-    starts = range(0, len(payload), CHUNK_CHARS)
-    yield "PS_N", str(len(starts))
-    yield "PS_SHA", sha256
-    for number, start in enumerate(starts):
-        yield f"PS_{number:02d}", payload[start : start + CHUNK_CHARS]
-
-
-def _order_env(
-    script: PodScript, run_id: str, report: ReportTarget | None
-) -> Iterator[tuple[str, str]]:
-    yield "PODPROOF_RUN_ID", run_id
-    yield "PODPROOF_MAX_SECONDS", str(math.ceil(script.run.pod.max_hours * 3600))
-    yield "PODPROOF_MAX_RESTARTS", str(script.run.plan.recovery.max_restarts)
-    if report is not None:
-        yield "PODPROOF_REPORT_URL", report.url
-        yield "PODPROOF_REPORT_TOKEN", report.token
-
-
-def _sizes(script: PodScript, payload: str, run_id: str, env: _Env) -> Mapping[Size, int]:
-    names = len(run_id) + len(script.run.pod.image)
-    pairs = sum(len(json.dumps([key, value])) + _REQUEST_PAIR_BYTES for key, value in env)
-    strings = [len(f"{key}={value}\0".encode()) for key, value in env]
-    return {
-        Size.SCRIPT: len(script.text.encode()),
-        Size.PAYLOAD: len(payload),
-        Size.START_COMMAND: len(START_COMMAND),
-        Size.ENV_STRING: max(strings) - 1,
-        Size.ENV_COUNT: len(env),
-        Size.ENV_TOTAL: sum(strings),
-        Size.REQUEST: _REQUEST_FRAME_BYTES + names + len(START_COMMAND) + pairs,
-        Size.POD_NAME: len(run_id),
-    }
-
-
-def _bad_names(run_id: str, given: _Env) -> Iterator[Problem]:
+def _bad_names(run_id: str, given: tuple[tuple[str, str], ...]) -> Iterator[Problem]:
     if not _RUN_ID.fullmatch(run_id):
         rule = "a run id has letters, digits, dots, dashes and underscores, a letter or digit first"
         yield Problem("run_id", f"{rule}; got {run_id!r}", "choose a plainer name")
     keys = [key for key, _ in given]
     for key in keys:
-        if not _KEY.fullmatch(key):
+        if not ENV_NAME.fullmatch(key):
             yield Problem(f"pod.env.{key!r}", "is no name of a variable", "use letters, digits, _")
-        if _RESERVED.fullmatch(key):
+        if RESERVED_ENV.fullmatch(key):
             yield Problem(f"pod.env.{key}", "is a name that the pod sets itself", "rename it")
     for key in sorted({key for key in keys if keys.count(key) > 1}):
         yield Problem(f"pod.env.{key}", "is both in pod.env and pod.secrets", "drop one of them")

@@ -10,10 +10,11 @@ import time
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
+from podproof.compiler.delivery import ReportTarget
 from podproof.compiler.ir import PodScript, Provider
 from podproof.harness.verdict import Cleared
 from podproof.launcher.client import PodClient, PodRequest, PodState, named
-from podproof.launcher.delivery import ReportTarget, wrap
+from podproof.launcher.delivery import wrap
 from podproof.launcher.errors import LaunchFailed, NoCapacity, ProviderUnavailable
 from podproof.launcher.ledger import LaunchLedger
 from podproof.monitor.records import LaunchRecord, LaunchStatus

@@ -1,14 +1,11 @@
 """What may stand in a text that RunPod's SDK puts between double quotes without escaping it."""
 
-import re
 from collections.abc import Iterator
 
+from podproof.compiler.limits import CARRIED
 from podproof.launcher.client import PodRequest
 from podproof.runtime.errors import Problem
 
-# Measured over all of printable ASCII and the control characters: everything but these arrives
-# as it was sent. These end the text, change it silently, or become GraphQL of their own.
-_CARRIED = re.compile(r'[^"\\\r\n\0]*')
 _NAMES = {'"': "a double quote", "\\": "a backslash", "\r": "CR", "\n": "LF", "\0": "NUL"}
 
 
@@ -28,11 +25,12 @@ def hostile_text(where: str, text: str) -> Problem | None:
     env.TOKEN: has a double quote at character 2, which RunPod's SDK does not carry
       way out: use a RunPod secret, or pass the value in base64
     """
-    match = _CARRIED.match(text)
+    match = CARRIED.match(text)
     assert match is not None
     if match.end() == len(text):
         return None
-    what = f"has {_NAMES[text[match.end()]]} at character {match.end() + 1}"
+    name = _NAMES.get(text[match.end()], "half of a surrogate pair")
+    what = f"has {name} at character {match.end() + 1}"
     return Problem(
         where,
         f"{what}, which RunPod's SDK does not carry",
@@ -51,4 +49,4 @@ def _texts(request: PodRequest) -> Iterator[tuple[str, str]]:
         yield f"cuda_versions[{number}]", version
     for number, (key, value) in enumerate(request.env):
         yield f"env[{number}]", key
-        yield f"env.{key}" if _CARRIED.fullmatch(key) else f"env[{number}]", value
+        yield f"env.{key}" if CARRIED.fullmatch(key) else f"env[{number}]", value

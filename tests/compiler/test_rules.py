@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from podproof.compiler import rules
 from podproof.compiler.ir import Provider
+from podproof.compiler.limits import CARRIED
 from podproof.compiler.rules import RULES, violations
 from podproof.compiler.schema import Config, EvalStrategy
 from podproof.runtime.plan import (
@@ -217,6 +217,6 @@ def test_what_a_plan_argument_of_a_method_is_called_is_told(configs: Mapping[str
 
 
 def test_the_alphabet_for_rented_pods_is_everything_but_what_the_sdk_would_break() -> None:
-    refused = [chr(code) for code in range(0x250) if not rules.WIRE_SAFE.fullmatch(chr(code))]
+    refused = [chr(code) for code in range(0x250) if not CARRIED.fullmatch(chr(code))]
 
     assert refused == ["\0", "\n", "\r", '"', "\\"]

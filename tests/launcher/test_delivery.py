@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from podproof.compiler.delivery import CHUNK_CHARS, START_COMMAND, ReportTarget, unpack
 from podproof.compiler.limits import LIMITS, Size, over_hard, over_soft
 from podproof.harness.verdict import Cleared
-from podproof.launcher.delivery import CHUNK_CHARS, START_COMMAND, ReportTarget, unpack, wrap
+from podproof.launcher.delivery import wrap
 from podproof.launcher.errors import OverLimit
 from podproof.launcher.runpod_text import hostile_text
 

@@ -25,6 +25,7 @@ from podproof.cli.terminal import (
     progress,
     show,
 )
+from podproof.compiler.delivery import ReportTarget
 from podproof.compiler.ir import PodScript, Provider
 from podproof.compiler.lower import lower
 from podproof.compiler.read import sweep
@@ -34,7 +35,6 @@ from podproof.harness.gates import clear
 from podproof.harness.report import verdict_table
 from podproof.harness.verdict import Cleared
 from podproof.launcher.client import PodClient, PodState
-from podproof.launcher.delivery import ReportTarget
 from podproof.launcher.launch import LaunchOrder, Patience, launch
 from podproof.launcher.watch import Outcome, follow
 from podproof.monitor.records import RunRecord, RunStatus
