@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from podproof.launcher.catalog import pod_usd_per_h
 from podproof.launcher.client import LogLine, LogSource, PodRequest, PodStatus
 from podproof.launcher.emulator import Emulator, Habits
 from podproof.launcher.emulator_container import decode_args
@@ -393,9 +392,3 @@ def test_nothing_is_left_when_the_emulator_is_closed(
     assert printed(emulator, pod_id).endswith("the container ended with exit code -9\n")
     with pytest.raises(ProviderUnavailable):
         client.list_pods()
-
-
-def test_a_pod_costs_by_its_gpus() -> None:
-    assert pod_usd_per_h("NVIDIA A40", 4, is_secure=True) == pytest.approx(1.8)
-    assert pod_usd_per_h("NVIDIA A40", 1, is_secure=False) == pytest.approx(0.4)
-    assert pod_usd_per_h(None, 0, is_secure=True) > 0

@@ -1,155 +1,31 @@
 """The boot program by itself, as its own process, against a collector and a provider made here."""
 
 import ast
-import base64
-import bz2
-import hashlib
 import io
 import json
 import os
 import signal
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from tests.runtime.boot_world import (
+    BOOT,
+    KEY,
+    REPORT_KEY,
+    Booted,
+    World,
+    asked_for_its_end,
+    failures,
+    pod_environ,
+    wait_until,
+)
 
-import podproof.runtime
 from podproof.runtime.boot import Child, Log, Orders, unpack_script
 from podproof.runtime.events import EventKind, event_from_dict
-
-BOOT = Path(podproof.runtime.__path__[0]) / "boot.py"
-KEY = "pod-key-hunter2"
-REPORT_KEY = "report-token-hunter3"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """One request: its method, path, Authorization and JSON body."""
-
-    method: str
-    path: str
-    authorization: str
-    body: Any
-
-
-@dataclass
-class World:
-    """A collector and a provider on one port; `refuses` names the paths answered with 500."""
-
-    url: str
-    heard: list[Heard] = field(default_factory=list)
-    refuses: set[str] = field(default_factory=set)
-
-    def bodies(self, path: str) -> list[Any]:
-        return [request.body for request in self.heard if request.path == path]
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    there = World(url="")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length) or b"null")
-            authorization = self.headers.get("Authorization", "")
-            there.heard.append(Heard(self.command, self.path, authorization, body))
-            self.send_response(500 if self.path in there.refuses else 200)
-            self.end_headers()
-            self.wfile.write(b'{"data": {"podTerminate": null}}')
-
-        def do_DELETE(self) -> None:
-            self.do_POST()
-
-        def log_message(self, *args: object) -> None:
-            """Keep quiet."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        there.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield there
-        server.shutdown()
-        thread.join()
-
-
-@dataclass
-class Booted:
-    """A running boot program; `volume` is where its run's folder lies."""
-
-    process: subprocess.Popen[str]
-    folder: Path
-
-    def end(self) -> str:
-        """Tell it to stop, as a provider that ends a pod does; return all it printed."""
-        self.process.send_signal(signal.SIGTERM)
-        printed, _ = self.process.communicate(timeout=30)
-        return printed
-
-
-@pytest.fixture
-def boot(tmp_path: Path, world: World) -> Iterator[Callable[..., Booted]]:
-    """Start the boot program over a script; keyword arguments change its environment."""
-    started: list[Booted] = []
-
-    def start(script: str, **changes: str | None) -> Booted:
-        environ = {**pod_environ(script, tmp_path, world), **changes}
-        process = subprocess.Popen(
-            [sys.executable, "-u", BOOT],
-            env={key: value for key, value in environ.items() if value is not None},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(Booted(process, tmp_path / "run-1"))
-        return started[-1]
-
-    yield start
-    for booted in started:
-        booted.process.kill()
-        booted.process.communicate()
-
-
-def pod_environ(script: str, volume: Path, world: World) -> dict[str, str]:
-    return {
-        "PATH": os.environ["PATH"],
-        "PS_N": "1",
-        "PS_SHA": hashlib.sha256(script.encode()).hexdigest(),
-        "PS_00": base64.b64encode(bz2.compress(script.encode())).decode(),
-        "PODPROOF_RUN_ID": "run-1",
-        "PODPROOF_MAX_SECONDS": "60",
-        "PODPROOF_MAX_RESTARTS": "1",
-        "PODPROOF_PAUSE_SECONDS": "0.05",
-        "PODPROOF_PYTHON": sys.executable,
-        "PODPROOF_VOLUME": str(volume),
-        "PODPROOF_REPORT_URL": world.url,
-        "PODPROOF_REPORT_TOKEN": REPORT_KEY,
-        "RUNPOD_POD_ID": "pod-1",
-        "RUNPOD_API_KEY": KEY,
-        "RUNPOD_API_BASE_URL": world.url,
-    }
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    end_monotonic_s = time.monotonic() + 30
-    while not is_true():
-        assert time.monotonic() < end_monotonic_s, "it did not come true"
-        time.sleep(0.02)
-
-
-def asked_for_its_end(world: World) -> Callable[[], bool]:
-    return lambda: bool(world.bodies("/graphql"))
-
-
-def failures(world: World) -> list[Any]:
-    return [event for body in world.bodies("/rpc/ingest_events") for event in body["events"]]
 
 
 def test_the_pod_asks_for_its_own_end_with_its_own_key(

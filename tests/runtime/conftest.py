@@ -1,0 +1,64 @@
+"""Fixtures of the boot program's tests."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from tests.runtime.boot_world import BOOT, Booted, Heard, World, pod_environ
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    there = World(url="")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            body = json.loads(self.rfile.read(length) or b"null")
+            authorization = self.headers.get("Authorization", "")
+            there.heard.append(Heard(self.command, self.path, authorization, body))
+            self.send_response(500 if self.path in there.refuses else 200)
+            self.end_headers()
+            self.wfile.write(b'{"data": {"podTerminate": null}}')
+
+        def do_DELETE(self) -> None:
+            self.do_POST()
+
+        def log_message(self, *args: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        there.url = f"http://127.0.0.1:{server.server_address[1]}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield there
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def boot(tmp_path: Path, world: World) -> Iterator[Callable[..., Booted]]:
+    """Start the boot program over a script; keyword arguments change its environment."""
+    started: list[Booted] = []
+
+    def start(script: str, **changes: str | None) -> Booted:
+        environ = {**pod_environ(script, tmp_path, world), **changes}
+        process = subprocess.Popen(
+            [sys.executable, "-u", BOOT],
+            env={key: value for key, value in environ.items() if value is not None},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(Booted(process, tmp_path / "run-1"))
+        return started[-1]
+
+    yield start
+    for booted in started:
+        booted.process.kill()
+        booted.process.communicate()
