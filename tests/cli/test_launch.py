@@ -162,6 +162,23 @@ def test_preference_methods_run_the_whole_way_too(method: str, tmp_path: Path) -
 
 
 @pytest.mark.slow
+def test_an_interrupted_run_that_reports_to_nobody_still_has_its_events(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "podproof", "launch", "experiment=tiny_sft", "report=none"]
+    environment = {**os.environ, "PODPROOF_HOME": str(tmp_path)}
+    launcher = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert launcher.stderr is not None
+    next(line for line in launcher.stderr if "runs on local pod" in line)
+    time.sleep(5)
+
+    launcher.send_signal(signal.SIGINT)
+    launcher.communicate(timeout=60)
+
+    record = shown(tmp_path)
+    assert record["status"] == "interrupted"
+    assert record["plan"]["train_rows"] == 96
+
+
+@pytest.mark.slow
 def test_a_local_run_that_reports_to_nobody_is_read_from_its_own_file(tmp_path: Path) -> None:
     done = podproof(tmp_path, "launch", "experiment=tiny_sft", "report=none", *SHORT)
 

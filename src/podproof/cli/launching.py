@@ -119,8 +119,10 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     run_id = run_id or new_run_id(script.run.plan.name)
     try:
         with _place(script, store, run_id) as place:
-            outcome = _in_its_place(cleared, store, run_id, place)
-            _take_in_events(store, place)
+            try:
+                outcome = _in_its_place(cleared, store, run_id, place)
+            finally:
+                _take_in_events(store, place)
     except KeyboardInterrupt:
         if script.run.pod.provider is Provider.RUNPOD:
             err().print(f"no longer watching; the pod goes on. To end it: podproof stop {run_id}")
