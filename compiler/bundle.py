@@ -13,7 +13,7 @@ four rules, and `NotBundleable` says which one a module breaks:
 
 import ast
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from podproof.compiler.errors import NotBundleable
@@ -43,15 +43,24 @@ class _Module:
 
 
 def bundle(
-    sources: Mapping[str, str], entry: str, *, preamble: str, constants: Mapping[str, str]
+    sources: Mapping[str, str],
+    entry: str,
+    *,
+    preamble: str,
+    constants: Mapping[str, str],
+    parts: Collection[str] | None = None,
 ) -> Bundle:
     """Return the bundle of `entry` and all it imports, in import order, entry last.
 
     `sources` maps module names to source text. `preamble` is a block of comment lines that stands
     first. `constants` gives, for names assigned in the entry module, the text that each of them
-    shall hold; it becomes a string literal and is never read as code. Raise NotBundleable with
-    every rule that is broken.
+    shall hold; it becomes a string literal and is never read as code. `parts` names the entries
+    of the entry module's mapping PARTS to keep; the lines of the others are cut, and with them
+    every module that only they need (None keeps all). Raise NotBundleable with every rule that is
+    broken.
     """
+    if parts is not None:
+        sources = {**sources, entry: cut_parts(sources[entry], parts)}
     modules = _in_import_order(sources, entry)
     problems = [problem for module in modules for problem in _broken_rules(module, entry)]
     problems += _shared_names(modules)
@@ -59,6 +68,40 @@ def bundle(
     if problems:
         raise NotBundleable(*sorted(set(problems)))
     return _joined(modules, preamble=preamble, constants=constants)
+
+
+def cut_parts(source: str, kept: Collection[str]) -> str:
+    """Return the source without the lines of those entries of PARTS that are not kept.
+
+    The imports whose names nothing else uses go with them. Raise NotBundleable for a part that
+    is not there.
+    """
+    tree = ast.parse(source)
+    entries = {
+        str(ast.literal_eval(key)): (key, value)
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)
+        for key, value in zip(node.value.keys, node.value.values, strict=True)
+        if key is not None and _defined_names(node) == ["PARTS"]
+    }
+    unknown = [f"PARTS.{name}" for name in sorted(set(kept) - entries.keys())]
+    if unknown:
+        raise NotBundleable(*[Problem(where, "is no part of the script") for where in unknown])
+    cut = [node for name, entry in entries.items() if name not in kept for node in entry]
+    cut_names = {node.id for node in cut if isinstance(node, ast.Name)}
+    imports = [
+        node
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and cut_names >= {alias.name for alias in node.names}
+    ]
+    gone = {line for node in cut for line in _line_numbers(node)}
+    gone |= {line for node in imports for line in _line_numbers(node)}
+    lines = source.split("\n")
+    return "\n".join(line for number, line in enumerate(lines, 1) if number not in gone)
+
+
+def _line_numbers(node: ast.stmt | ast.expr) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
 def text_literal(text: str) -> str:
@@ -196,14 +239,15 @@ def _bound_names(module: _Module) -> Iterator[tuple[str, str]]:
             yield from ((name, f"module {module.name}") for name in _defined_names(node))
 
 
-def _defined_names(node: ast.stmt) -> Iterator[str]:
+def _defined_names(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-        yield node.target.id
-    elif isinstance(node, ast.Assign):
+        return [node.name]
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return [node.target.id]
+    if isinstance(node, ast.Assign):
         names = (name for target in node.targets for name in ast.walk(target))
-        yield from (name.id for name in names if isinstance(name, ast.Name))
+        return [name.id for name in names if isinstance(name, ast.Name)]
+    return []
 
 
 def _unassigned(entry: _Module, constants: Mapping[str, str]) -> list[Problem]:

@@ -1,7 +1,8 @@
 """From a PodScript to what a pod is started with: one command, and the environment it reads.
 
-The script travels compressed, in pieces small enough for everything on the way, with the sha256
-of its text; the boot code travels beside it. Everything is base64, which no quoting can harm.
+The script travels without what only people read (wire.py), compressed, in pieces small enough for
+everything on the way, with the sha256 of the text that travels; the boot code goes beside it.
+Everything is base64, which no quoting can harm.
 """
 
 import base64
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from podproof.compiler.ir import PodScript
 from podproof.compiler.limits import Size, pack, pack_boot
+from podproof.compiler.wire import wire_form
 
 CHUNK_CHARS = 12_000
 
@@ -54,12 +56,13 @@ def parcel_of(
 
     `boot_source` is the text of podproof.runtime.boot.
     """
-    payload = pack(script.text)
+    travels = wire_form(script.text)
+    payload = pack(travels)
     spec = script.run.pod
     secrets = tuple((key, f"{{{{ RUNPOD_SECRET_{name} }}}}") for key, name in spec.secrets)
     env = (
-        *_script_env(payload, script.sha256),
-        ("PS_BOOT", pack_boot(boot_source)),
+        *_script_env(payload, hashlib.sha256(travels.encode()).hexdigest()),
+        ("PS_BOOT", pack_boot(wire_form(boot_source))),
         *_order_env(script, run_id, report),
         *spec.env,
         *secrets,
@@ -68,7 +71,7 @@ def parcel_of(
 
 
 def unpack(env: Mapping[str, str]) -> str:
-    """Return the script that `wrap` put into an environment; raise ValueError when it is damaged.
+    """Return what `parcel_of` put into an environment; raise ValueError when it is damaged.
 
     The boot code does the same on the pod, without us.
     """

@@ -28,13 +28,14 @@ class PodSpec:
     `gpu` lists RunPod GPU ids in order of preference; empty asks for a CPU pod.
     `env` travels as plain environment variables; `secrets` maps a variable name to the name of a
     RunPod secret, so that no secret value is ever in our hands. Disk sizes are in GB, `max_hours`
-    is the time after which the boot code ends the pod whatever happens.
+    is the time after which the boot code ends the pod whatever happens, `max_usd` the cost.
     """
 
     provider: Provider
     image: str
     gpu: tuple[str, ...]
     gpu_count: int
+    node_count: int
     cloud: Cloud
     data_centers: tuple[str, ...]
     cuda_versions: tuple[str, ...]
@@ -42,6 +43,7 @@ class PodSpec:
     volume_gb: int
     network_volume: str | None
     max_hours: float
+    max_usd: float | None
     env: tuple[tuple[str, str], ...]
     secrets: tuple[tuple[str, str], ...]
 

@@ -32,9 +32,11 @@ def lower(config: Config) -> Run:
         arguments=_arguments(config),
         scorer=config.scorer,
         recovery=config.recovery,
+        predictions=config.predictions,
         report=config.report,
         publish=config.publish,
         gpu_count=config.pod.gpu_count,
+        node_count=config.pod.node_count,
         config_sha256=config_sha256(config),
     )
     return Run(
@@ -96,6 +98,7 @@ def _pod_spec(config: Config) -> PodSpec:
         image=pod.image,
         gpu=pod.gpu,
         gpu_count=pod.gpu_count,
+        node_count=pod.node_count,
         cloud=pod.cloud,
         data_centers=pod.data_centers,
         cuda_versions=pod.cuda_versions,
@@ -103,6 +106,7 @@ def _pod_spec(config: Config) -> PodSpec:
         volume_gb=pod.volume_gb,
         network_volume=pod.network_volume,
         max_hours=pod.max_hours,
+        max_usd=pod.max_usd,
         env=tuple(sorted(pod.env.items())),
         secrets=tuple(sorted(pod.secrets.items())),
     )

@@ -26,7 +26,7 @@ from podproof.compiler.keys import did_you_mean, schema_at, unknown_key
 from podproof.compiler.rules import violations
 from podproof.compiler.schema import METHODS, SECTIONS, Config, plain, register_defaults
 from podproof.runtime.errors import Problem
-from podproof.runtime.plan import read_section
+from podproof.runtime.reader import read_section
 
 CONFIG_MODULE = "podproof.conf"
 CONFIG_NAME = "config"

@@ -19,6 +19,7 @@ from podproof.runtime.plan import (
     DataPlan,
     MethodName,
     ModelPlan,
+    PredictionsPlan,
     PublishPlan,
     RecoveryPlan,
     ReportPlan,
@@ -130,6 +131,7 @@ class PodConfig:
     image: str = "podproof/local"
     gpu: tuple[str, ...] = ()
     gpu_count: int = 1
+    node_count: int = 1
     cloud: Cloud = Cloud.SECURE
     data_centers: tuple[str, ...] = ()
     cuda_versions: tuple[str, ...] = ()
@@ -137,6 +139,7 @@ class PodConfig:
     volume_gb: int = 0
     network_volume: str | None = None
     max_hours: float = 24.0
+    max_usd: float | None = None
     env: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     requirements: dict[str, str] = field(default_factory=dict)
@@ -174,6 +177,7 @@ class Config:
     trainer: TrainerConfig
     scorer: ScorerPlan
     recovery: RecoveryPlan
+    predictions: PredictionsPlan
     pod: PodConfig
     report: ReportPlan
     publish: PublishPlan
@@ -187,6 +191,7 @@ SECTIONS: Mapping[str, type[Any]] = {
     "trainer": TrainerConfig,
     "scorer": ScorerPlan,
     "recovery": RecoveryPlan,
+    "predictions": PredictionsPlan,
     "pod": PodConfig,
     "report": ReportPlan,
     "publish": PublishPlan,

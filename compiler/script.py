@@ -12,6 +12,7 @@ from typing import Any
 from podproof.compiler.bundle import bundle
 from podproof.compiler.errors import BadScript
 from podproof.compiler.ir import PodScript, Run
+from podproof.compiler.parts import parts_of
 from podproof.compiler.pins import REQUIRES_PYTHON
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import plan_to_json
@@ -31,6 +32,7 @@ def compile_run(run: Run) -> PodScript:
         ENTRY,
         preamble=_preamble(run),
         constants={"PLAN_JSON": plan_to_json(run.plan)},
+        parts=parts_of(run.plan),
     )
     digest = hashlib.sha256(made.text.encode("utf-8")).hexdigest()
     return PodScript(text=made.text, sha256=digest, run=run, modules=made.modules)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from podproof.compiler.ir import PodScript
 from podproof.compiler.script import compile_run
+from podproof.compiler.wire import is_same_program, wire_form
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import plan_to_json
 
@@ -50,6 +51,7 @@ def artefact_problems(script: PodScript) -> tuple[Problem, ...]:
         return (Problem(where, f"is not Python: {error}", RECOMPILE),)
     return (
         *_identity(script),
+        *_wire(script.text),
         *_undefined_names(script.text),
         *_foreign_imports(tree, script.run.requirements),
         *_effects(tree),
@@ -66,6 +68,12 @@ def _identity(script: PodScript) -> Iterator[Problem]:
         yield Problem("pod_script.py", what, RECOMPILE)
     if compile_run(script.run).text != script.text:
         yield Problem("pod_script.py", "compiling its run again gives other bytes", RECOMPILE)
+
+
+def _wire(text: str) -> Iterator[Problem]:
+    """Ask that what travels to the pod is the program that was verified, line for line."""
+    if not is_same_program(text, wire_form(text)):
+        yield Problem("pod_script.py", "would reach the pod as another program", RECOMPILE)
 
 
 def _undefined_names(text: str) -> Iterator[Problem]:

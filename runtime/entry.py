@@ -15,9 +15,15 @@ Exit codes: 0 done; 1 failed; 2 the plan or the arguments are wrong; 3 the data 
 The plan is the JSON at the very end; everything before it is the program, the same for every run.
 """
 
+from typing import Any
+
 from podproof.runtime.main import main
 
 PLAN_JSON = "{}"
 
+# What only some plans need, one line each: a script carries those entries that its plan asks for,
+# and no others.
+PARTS: dict[str, Any] = {}
+
 if __name__ == "__main__":
-    raise SystemExit(main(PLAN_JSON))
+    raise SystemExit(main(PLAN_JSON, PARTS))

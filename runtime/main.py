@@ -6,6 +6,7 @@ import platform
 import signal
 import sys
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -44,8 +45,11 @@ class Surroundings:
     endpoint: ReportEndpoint | None
 
 
-def main(plan_json: str, argv: list[str] | None = None) -> int:
-    """Run the plan, or check it with --selfcheck; return one of the exit codes listed on top."""
+def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
+    """Run the plan, or check it with --selfcheck; return one of the exit codes listed on top.
+
+    `parts` are those of the script's optional parts that this plan asked for, by name.
+    """
     parser = argparse.ArgumentParser(prog="pod_script.py", description="Run this script's plan.")
     parser.add_argument("--selfcheck", action="store_true", help="check the scorer; train nothing")
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""The plan: everything the pod needs to know, as one frozen value read from one JSON literal.
+"""The plan: everything the pod needs to know, as one frozen value kept in one JSON literal.
 
 The section classes below are also the config schema's (compiler/schema.py adds what only the
 launcher needs), so a field has one name, one type and one default from the YAML to the pod.
@@ -6,13 +6,12 @@ launcher needs), so a field has one name, one type and one default from the YAML
 
 import dataclasses
 import json
-import types
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from enum import StrEnum
+from typing import Any
 
 from podproof.runtime.errors import BadPlan, Problem
+from podproof.runtime.reader import read_section
 
 
 class MethodName(StrEnum):
@@ -66,6 +65,14 @@ class ScorerName(StrEnum):
     EVAL_LOSS = "eval_loss"
 
 
+class Objective(StrEnum):
+    """What the chosen checkpoint shall be best at."""
+
+    LOSS = "loss"
+    REWARD = "reward"
+    ACCURACY = "accuracy"
+
+
 class Resume(StrEnum):
     """What a restarted run does with checkpoints it finds."""
 
@@ -85,6 +92,7 @@ class PublishTo(StrEnum):
     """Where the chosen weights are put."""
 
     DIR = "dir"
+    HUB = "hub"
     NONE = "none"
 
 
@@ -164,22 +172,82 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
+class TrendPlan:
+    """Where the train loss is going, over the last `window` logged losses.
+
+    A run stops after `stop_on_divergence` logs in a row that are diverging, and after
+    `stop_on_plateau` logs in a row that are flat; null never stops it.
+    """
+
+    window: int = 20
+    stop_on_divergence: int | None = None
+    stop_on_plateau: int | None = None
+
+
+@dataclass(frozen=True)
 class ScorerPlan:
-    """The scorer and its weights; `gap_*` and `train_ema_alpha` are those of `robust`."""
+    """The scorer and its weights; `gap_*` and `train_ema_alpha` are those of `robust`.
+
+    `objective=reward` (DPO) ends with the checkpoint of the highest reward margin among those
+    whose eval loss is within `reward_tolerance` of the best; `objective=accuracy` subtracts
+    `accuracy_weight` times accuracy, in units of the first eval loss. `redrawn_eval` is for eval
+    rows that change from one evaluation to the next: eval loss is smoothed by `eval_ema_alpha`.
+    """
 
     name: ScorerName = ScorerName.ROBUST
     gap_weight: float = 0.02
     gap_limit: float = 0.5
     train_ema_alpha: float = 0.5
+    objective: Objective = Objective.LOSS
+    reward_tolerance: float = 0.05
+    accuracy_weight: float = 0.2
+    redrawn_eval: bool = False
+    eval_ema_alpha: float = 0.5
     early_stopping: EarlyStopping = field(default_factory=EarlyStopping)
+    trend: TrendPlan = field(default_factory=TrendPlan)
+
+
+@dataclass(frozen=True)
+class OomPlan:
+    """Out of memory: halve the batch and double the accumulation, this often at most."""
+
+    max_halvings: int = 3
+
+
+@dataclass(frozen=True)
+class NonfinitePlan:
+    """Loss or gradients that are not finite: skip the step, and stop after so many in a row."""
+
+    skip_step: bool = True
+    max_consecutive: int = 10
 
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """What happens after a restart; the boot code ends the pod after `max_restarts` of them."""
+    """What a run survives; the boot code ends the pod after `max_restarts` restarts."""
 
     resume: Resume = Resume.AUTO
     max_restarts: int = 3
+    oom: OomPlan = field(default_factory=OomPlan)
+    nonfinite: NonfinitePlan = field(default_factory=NonfinitePlan)
+
+
+@dataclass(frozen=True)
+class PredictionsPlan:
+    """What the model answers to a few fixed eval prompts, at every `every`-th evaluation.
+
+    Answers are greedy, `max_new_tokens` long at most, and given up after `max_seconds` an
+    evaluation. `validators` name what is measured of each: exact_match, character_error_rate,
+    json, json_schema (which needs `json_schema`).
+    """
+
+    enabled: bool = False
+    samples: int = 4
+    every: int = 1
+    max_new_tokens: int = 64
+    max_seconds: float = 30.0
+    validators: tuple[str, ...] = ("exact_match", "character_error_rate")
+    json_schema: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -193,10 +261,16 @@ class ReportPlan:
 
 @dataclass(frozen=True)
 class PublishPlan:
-    """Where the chosen weights are put; `dir` is a folder name inside the run's output."""
+    """Where the chosen weights are put; `dir` is a folder name inside the run's output.
+
+    `to=hub` puts them there too, and then into the hub repository `repo_id`, made if it is not
+    there; the pod needs HF_TOKEN.
+    """
 
     to: PublishTo = PublishTo.DIR
     dir: str = "delivered"
+    repo_id: str | None = None
+    private: bool = True
 
 
 @dataclass(frozen=True)
@@ -204,7 +278,7 @@ class Plan:
     """Everything the pod needs to know.
 
     `arguments` are keyword arguments of the method's TRL config class, all but `output_dir`.
-    `gpu_count` is the number of processes the arithmetic of a step counts with.
+    `gpu_count` is the number of processes on one pod, `node_count` the number of pods.
     """
 
     name: str
@@ -216,13 +290,12 @@ class Plan:
     arguments: dict[str, Any]
     scorer: ScorerPlan
     recovery: RecoveryPlan
+    predictions: PredictionsPlan
     report: ReportPlan
     publish: PublishPlan
     gpu_count: int
+    node_count: int
     config_sha256: str
-
-
-_PlanSection = TypeVar("_PlanSection")
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -247,114 +320,3 @@ def plan_from_json(text: str) -> Plan:
 
 def _refuse_plan_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
-
-
-def read_section(
-    section: type[_PlanSection], fields: Any, where: str, problems: list[Problem]
-) -> _PlanSection:
-    """Read a frozen dataclass from plain JSON values, field by field, nested ones too.
-
-    Every problem is appended to `problems`, with its place as a dotted path; the value returned
-    may be used only when none was appended. A whole number is read as a float where one is due;
-    a boolean is never a number.
-    """
-    if not isinstance(fields, Mapping):
-        problems.append(Problem(where, f"must be an object, got {type(fields).__name__}"))
-        return section(**dict.fromkeys(get_type_hints(section)))
-    hints = get_type_hints(section)
-    values = {
-        key: _read_plan_value(hint, fields[key], f"{where}.{key}", problems)
-        for key, hint in hints.items()
-        if key in fields
-    }
-    unknown = sorted(fields.keys() - hints)
-    problems += [Problem(f"{where}.{key}", "unknown field") for key in unknown]
-    missing = sorted(hints.keys() - fields.keys())
-    problems += [Problem(f"{where}.{key}", "missing field") for key in missing]
-    values.update(dict.fromkeys(missing))
-    return section(**values)
-
-
-def _read_plan_value(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    origin = get_origin(hint)
-    if origin in {Union, types.UnionType}:
-        return _read_plan_union(hint, value, where, problems)
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return read_section(hint, value, where, problems)
-    if origin in {tuple, dict} and isinstance(value, list | Mapping):
-        return _read_plan_items(hint, value, where, problems)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return _read_plan_member(hint, value, where, problems)
-    return _read_plan_scalar(origin or hint, value, where, problems)
-
-
-def _read_plan_items(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    if isinstance(value, list) and get_origin(hint) is tuple:
-        kind = get_args(hint)[0]
-        return tuple(_read_plan_value(kind, item, where, problems) for item in value)
-    if isinstance(value, Mapping) and get_origin(hint) is dict:
-        kind = get_args(hint)[1]
-        return {
-            str(key): _read_plan_value(kind, item, f"{where}.{key}", problems)
-            for key, item in value.items()
-        }
-    return _read_plan_scalar(get_origin(hint), value, where, problems)
-
-
-def _read_plan_union(hint: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    for choice in get_args(hint):
-        attempt: list[Problem] = []
-        if choice is type(None):
-            if value is None:
-                return None
-            continue
-        read = _read_plan_value(choice, value, where, attempt)
-        if not attempt:
-            return read
-    choices = " or ".join(_plan_hint_in_words(choice) for choice in get_args(hint))
-    problems.append(Problem(where, f"must be {choices}, got {value!r}"))
-    return None
-
-
-def _read_plan_member(hint: type[Enum], value: Any, where: str, problems: list[Problem]) -> Any:
-    try:
-        return hint(value)
-    except ValueError:
-        choices = ", ".join(str(member.value) for member in hint)
-        problems.append(Problem(where, f"must be one of {choices}, got {value!r}"))
-        return None
-
-
-def _read_plan_scalar(kind: Any, value: Any, where: str, problems: list[Problem]) -> Any:
-    is_flag_as_number = isinstance(value, bool) and kind is not bool
-    if kind is Any:
-        return value
-    if kind is float and isinstance(value, int) and not is_flag_as_number:
-        return _read_plan_float(value, where, problems)
-    if is_flag_as_number or not isinstance(value, kind):
-        problems.append(Problem(where, f"must be {_PLAN_WORDS.get(kind, kind)}, got {value!r}"))
-    return value
-
-
-def _read_plan_float(value: int, where: str, problems: list[Problem]) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        problems.append(Problem(where, f"must be a number below 1e308, got {value!r}"))
-        return 0.0
-
-
-def _plan_hint_in_words(hint: Any) -> str:
-    if hint is type(None):
-        return "null"
-    return _PLAN_WORDS.get(get_origin(hint) or hint, getattr(hint, "__name__", str(hint)))
-
-
-_PLAN_WORDS: dict[Any, str] = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    dict: "a mapping",
-    tuple: "a list",
-}

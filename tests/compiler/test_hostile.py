@@ -61,12 +61,14 @@ TEXT_KEYS = (
     "method.loss_type",
     "report.url",
     "publish.dir",
+    "publish.repo_id",
     "pod.image",
     "pod.network_volume",
 )
 LIST_KEYS = (
     "adapter.target_modules",
     "adapter.modules_to_save",
+    "predictions.validators",
     "report.integrations",
     "pod.gpu",
     "pod.data_centers",
@@ -76,6 +78,7 @@ MAPPING_KEYS = (
     "model.config",
     "data.columns",
     "trainer.extra",
+    "predictions.json_schema",
     "pod.env",
     "pod.secrets",
     "pod.requirements",
@@ -91,7 +94,7 @@ TEXT_PLACES = dict.fromkeys(TEXT_KEYS, "text") | dict.fromkeys(LIST_KEYS, "item"
 ROUNDS: dict[str, dict[str, str]] = {
     "values": TEXT_PLACES | dict.fromkeys(MAPPING_KEYS, "value"),
     "keys": dict.fromkeys(MAPPING_KEYS, "key"),
-    "inner": dict.fromkeys(("model.config", "trainer.extra"), "inner"),
+    "inner": dict.fromkeys(("model.config", "trainer.extra", "predictions.json_schema"), "inner"),
 }
 
 

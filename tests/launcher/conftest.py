@@ -24,6 +24,7 @@ from podproof.runtime.plan import (
     MethodName,
     ModelPlan,
     Plan,
+    PredictionsPlan,
     PublishPlan,
     RecoveryPlan,
     ReportPlan,
@@ -42,9 +43,11 @@ PLAN = Plan(
     arguments={},
     scorer=ScorerPlan(),
     recovery=RecoveryPlan(max_restarts=2),
+    predictions=PredictionsPlan(),
     report=ReportPlan(),
     publish=PublishPlan(),
     gpu_count=1,
+    node_count=1,
     config_sha256="c" * 64,
 )
 
@@ -53,6 +56,7 @@ SPEC = PodSpec(
     image="runpod/pytorch:1.0.2-cu1281-torch280-ubuntu2404",
     gpu=("NVIDIA A40", "NVIDIA L40S"),
     gpu_count=1,
+    node_count=1,
     cloud=Cloud.SECURE,
     data_centers=(),
     cuda_versions=("12.8",),
@@ -60,6 +64,7 @@ SPEC = PodSpec(
     volume_gb=20,
     network_volume="local-volume",
     max_hours=0.1,
+    max_usd=None,
     env=(),
     secrets=(),
 )

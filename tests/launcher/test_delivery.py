@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from podproof.compiler.delivery import CHUNK_CHARS, START_COMMAND, ReportTarget, unpack
 from podproof.compiler.limits import LIMITS, Size, over_hard, over_soft
+from podproof.compiler.wire import wire_form
 from podproof.harness.verdict import Cleared
 from podproof.launcher.delivery import wrap
 from podproof.launcher.errors import OverLimit
@@ -31,7 +32,7 @@ def env_of(cleared: Cleared, report: ReportTarget | None = None) -> dict[str, st
 @settings(max_examples=50)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=2_000))
 def test_what_is_unpacked_is_what_was_wrapped(make_cleared: MakeCleared, text: str) -> None:
-    assert unpack(env_of(make_cleared(text))) == text
+    assert unpack(env_of(make_cleared(text))) == wire_form(text)
 
 
 def test_a_long_script_travels_in_chunks(make_cleared: MakeCleared) -> None:

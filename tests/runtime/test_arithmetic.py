@@ -11,6 +11,7 @@ from podproof.runtime.plan import (
     MethodName,
     ModelPlan,
     Plan,
+    PredictionsPlan,
     PublishPlan,
     RecoveryPlan,
     ReportPlan,
@@ -29,9 +30,11 @@ def counted(rows: int, gpu_count: int = 1, **arguments: Any) -> Arithmetic:
         arguments=arguments,
         scorer=ScorerPlan(),
         recovery=RecoveryPlan(),
+        predictions=PredictionsPlan(),
         report=ReportPlan(),
         publish=PublishPlan(),
         gpu_count=gpu_count,
+        node_count=1,
         config_sha256="0",
     )
     return arithmetic(plan, rows)

@@ -20,6 +20,7 @@ from podproof.runtime.plan import (
     MethodName,
     ModelPlan,
     Plan,
+    PredictionsPlan,
     PublishPlan,
     RecoveryPlan,
     ReportPlan,
@@ -46,9 +47,11 @@ PLAN = Plan(
     },
     scorer=ScorerPlan(),
     recovery=RecoveryPlan(),
+    predictions=PredictionsPlan(),
     report=ReportPlan(sink=Sink.NONE),
     publish=PublishPlan(),
     gpu_count=1,
+    node_count=1,
     config_sha256="c" * 64,
 )
 ROW = json.dumps(
@@ -91,7 +94,7 @@ def written(**changes: Any) -> str:
 def test_a_bad_plan_is_exit_code_2_with_every_problem_and_writes_nothing(
     surroundings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(written(seed="one", method="ppo"), [])
+    code = main(written(seed="one", method="ppo"), {}, [])
 
     said = capsys.readouterr().err
     assert code == 2
@@ -103,7 +106,7 @@ def test_a_bad_plan_is_exit_code_2_with_every_problem_and_writes_nothing(
 @pytest.mark.parametrize("option", ["--self-check", "extra", "--selfcheck=1"])
 def test_an_argument_it_does_not_have_is_exit_code_2(option: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(plan_to_json(PLAN), [option])
+        main(plan_to_json(PLAN), {}, [option])
 
     assert ended.value.code == 2
 
@@ -129,7 +132,7 @@ def test_bad_data_is_exit_code_3_and_ends_the_record_with_what_is_wrong(
     if lines is not None:
         with_rows(surroundings, *lines)
 
-    code = main(plan_to_json(PLAN), [])
+    code = main(plan_to_json(PLAN), {}, [])
 
     last = events_in(surroundings / "podproof-output")[-1]
     assert code == 3
@@ -145,15 +148,15 @@ def test_events_carry_the_run_the_boot_and_their_number(
     monkeypatch.setenv("PODPROOF_BOOT", "3")
     monkeypatch.setenv("PODPROOF_OUTPUT", str(surroundings / "out" / "put"))
 
-    main(plan_to_json(PLAN), [])
+    main(plan_to_json(PLAN), {}, [])
 
     (event,) = events_in(surroundings / "out" / "put")
     assert (event.event_id, event.run_id, event.boot, event.seq) == ("run-a-3-0", "run-a", 3, 0)
 
 
 def test_a_bare_script_started_again_where_it_stood_counts_its_starts(surroundings: Path) -> None:
-    main(plan_to_json(PLAN), [])
-    main(plan_to_json(PLAN), [])
+    main(plan_to_json(PLAN), {}, [])
+    main(plan_to_json(PLAN), {}, [])
 
     ids = [event.event_id for event in events_in(surroundings / "podproof-output")]
     assert ids == ["tiny-cccccccc-1-0", "tiny-cccccccc-2-0"]
@@ -165,7 +168,7 @@ def test_an_error_of_ours_is_exit_code_1_with_its_traceback_in_the_record(
     with_rows(surroundings, *[ROW] * 8)
     broken = replace(PLAN, arguments={"per_device_train_batch_size": "eight"})
 
-    code = main(plan_to_json(broken), [])
+    code = main(plan_to_json(broken), {}, [])
 
     last = events_in(surroundings / "podproof-output")[-1]
     assert code == 1
@@ -183,7 +186,7 @@ def test_the_self_check_prints_the_vectors_and_the_arithmetic_and_writes_nothing
 ) -> None:
     with_rows(surroundings, *[ROW] * 8)
 
-    code = main(plan_to_json(PLAN), ["--selfcheck"])
+    code = main(plan_to_json(PLAN), {}, ["--selfcheck"])
 
     assert code == 0
     assert capsys.readouterr().out == (
@@ -199,7 +202,7 @@ def test_the_self_check_prints_the_vectors_and_the_arithmetic_and_writes_nothing
 def test_the_self_check_says_which_data_it_cannot_count(
     surroundings: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(plan_to_json(PLAN), ["--selfcheck"])
+    code = main(plan_to_json(PLAN), {}, ["--selfcheck"])
 
     captured = capsys.readouterr()
     assert code == 3
@@ -258,7 +261,7 @@ def test_a_boot_number_that_is_none_is_exit_code_2_without_a_traceback(
 ) -> None:
     monkeypatch.setenv("PODPROOF_BOOT", number)
 
-    code = main(written(), [])
+    code = main(written(), {}, [])
 
     assert code == 2
     assert "PODPROOF_BOOT" in capsys.readouterr().err

@@ -15,14 +15,15 @@ from podproof.runtime.plan import (
     MethodName,
     ModelPlan,
     Plan,
+    PredictionsPlan,
     PublishPlan,
     RecoveryPlan,
     ReportPlan,
     ScorerPlan,
     plan_from_json,
     plan_to_json,
-    read_section,
 )
+from podproof.runtime.reader import read_section
 
 PLAN = Plan(
     name="tiny",
@@ -34,9 +35,11 @@ PLAN = Plan(
     arguments={"learning_rate": 1e-4, "loss_type": ["sigmoid"], "max_length": None},
     scorer=ScorerPlan(),
     recovery=RecoveryPlan(),
+    predictions=PredictionsPlan(),
     report=ReportPlan(),
     publish=PublishPlan(),
     gpu_count=1,
+    node_count=1,
     config_sha256="c" * 64,
 )
 
@@ -177,6 +180,7 @@ def test_a_whole_number_too_large_to_be_a_number_is_refused_by_name() -> None:
 def test_a_section_is_read_without_problems_when_there_are_none() -> None:
     problems: list[Problem] = []
 
-    section = read_section(PublishPlan, {"to": "none", "dir": "x"}, "publish", problems)
+    fields = {"to": "none", "dir": "x", "repo_id": None, "private": True}
+    section = read_section(PublishPlan, fields, "publish", problems)
 
     assert (section.dir, problems) == ("x", [])

@@ -17,6 +17,7 @@ from podproof.runtime.plan import (
     ModelInit,
     ModelPlan,
     Plan,
+    PredictionsPlan,
     PublishPlan,
     RecoveryPlan,
     ReportPlan,
@@ -92,9 +93,11 @@ def plan_for(method: MethodName, kind: AdapterKind = AdapterKind.NONE, **argumen
         arguments={**ARGUMENTS, **arguments},
         scorer=ScorerPlan(),
         recovery=RecoveryPlan(),
+        predictions=PredictionsPlan(),
         report=ReportPlan(),
         publish=PublishPlan(),
         gpu_count=1,
+        node_count=1,
         config_sha256="0",
     )
 

@@ -1,0 +1,77 @@
+"""The script as it travels: the same program, line for line, without what only people read.
+
+Comments and docstrings are a quarter of the payload, and the limit is one API request. So they stay
+at home, in the script that was verified and that a person reads; the pod gets every other
+character on the line where it stood, and a traceback from there points into the file here.
+"""
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+
+
+def wire_form(text: str) -> str:
+    r"""Return the text with comments and docstrings emptied, and as many lines as before.
+
+    The comment block at the very top stays: it is the metadata that uv reads. Text that is not
+    Python travels as it is.
+
+    >>> wire_form('# /// script' + chr(10) + 'def f():' + chr(10) + '    return 1  # why')
+    '# /// script\ndef f():\n    return 1'
+    """
+    try:
+        return _without_comments(_without_docstrings(text))
+    except (SyntaxError, ValueError, tokenize.TokenError):
+        return text
+
+
+def is_same_program(text: str, other: str) -> bool:
+    """Tell whether two scripts differ in comments, docstrings and blanks only.
+
+    Line numbers count; raises SyntaxError for what is not Python.
+    """
+    return _program(text) == _program(other)
+
+
+def _program(text: str) -> str:
+    tree = ast.parse(text)
+    for docstring in _docstrings(tree):
+        docstring.value = ast.Constant("")
+        docstring.end_lineno = docstring.lineno
+    places = [(getattr(node, "lineno", 0), type(node).__name__) for node in ast.walk(tree)]
+    return ast.dump(tree) + repr([place for place in places if place[0]])
+
+
+def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = node.body[0] if node.body else None
+        value = first.value if isinstance(first, ast.Expr) else None
+        if isinstance(value, ast.Constant) and isinstance(value.value, str):
+            assert isinstance(first, ast.Expr)
+            yield first
+
+
+def _without_docstrings(text: str) -> str:
+    # Offsets of the syntax tree count bytes of UTF-8.
+    lines = [line.encode() for line in text.split("\n")]
+    for docstring in _docstrings(ast.parse(text)):
+        first, last = docstring.lineno - 1, (docstring.end_lineno or docstring.lineno) - 1
+        rest = lines[last][docstring.end_col_offset :]
+        lines[first : last + 1] = [
+            lines[first][: docstring.col_offset] + b'""' + rest,
+            *[b""] * (last - first),
+        ]
+    return b"\n".join(lines).decode()
+
+
+def _without_comments(text: str) -> str:
+    lines = text.split("\n")
+    top = next((index for index, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        row, column = token.start
+        if token.type == tokenize.COMMENT and row > top:
+            lines[row - 1] = lines[row - 1][:column].rstrip()
+    return "\n".join(lines)

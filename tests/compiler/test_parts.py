@@ -1,0 +1,49 @@
+"""The optional parts of the runtime: a script carries those that its plan asks for."""
+
+from typing import Any
+
+import pytest
+
+from podproof.compiler.bundle import bundle
+from podproof.compiler.errors import NotBundleable
+
+WITH_PARTS = {
+    "core": "def core() -> int:\n    return 1\n",
+    "hub": "def hub() -> int:\n    return 2\n",
+    "shared": "def shared() -> int:\n    return 3\n",
+    "samples": "from podproof.runtime.shared import shared\n\nsamples = shared\n",
+    "entry": '''"""Entry."""
+
+from podproof.runtime.core import core
+from podproof.runtime.hub import hub
+from podproof.runtime.samples import samples
+
+PARTS = {
+    "core": core,
+    "hub": hub,
+    "samples": samples,
+}
+''',
+}
+
+
+@pytest.mark.parametrize(
+    ("kept", "modules"),
+    [
+        ((), ["entry"]),
+        (("hub",), ["hub", "entry"]),
+        (("core", "samples"), ["core", "shared", "samples", "entry"]),
+    ],
+)
+def test_only_the_parts_asked_for_ride_along(kept: tuple[str, ...], modules: list[str]) -> None:
+    made = bundle(WITH_PARTS, "entry", preamble="# top", constants={}, parts=kept)
+
+    there: dict[str, Any] = {}
+    exec(made.text, there)  # noqa: S102 - our own toy
+    assert [name for name, _, _ in made.modules] == modules
+    assert sorted(there["PARTS"]) == sorted(kept)
+
+
+def test_a_part_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(NotBundleable, match=r"PARTS\.mail: is no part"):
+        bundle(WITH_PARTS, "entry", preamble="# top", constants={}, parts=("mail",))
