@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
@@ -367,4 +368,5 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _report,
     _published_folder,
     _skips,
+    *ARGUMENT_RULES,
 )

@@ -14,6 +14,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from packaging.specifiers import SpecifierSet
+
 from podproof.compiler.ir import PodScript
 from podproof.compiler.keys import FORMER_NAMES
 from podproof.compiler.pins import POD_PINS
@@ -68,7 +70,12 @@ def api_answer(script: PodScript, _data_roots: Sequence[Path]) -> tuple[str, tup
     untabled = tuple(_untabled(versions))
     if untabled:
         return "versions without a table", untabled
-    problems = (*_arguments(script.run.plan, versions), *_names(script, versions))
+    problems = (
+        *_arguments(script.run.plan, versions),
+        *_values(script.run.plan, versions),
+        *_requirements(script.run.requirements, versions),
+        *_names(script, versions),
+    )
     told = ", ".join(f"{package} {version}" for package, version in versions.items())
     changed = [line for item in versions.items() for line in changed_defaults(*item)]
     return f"{told}{_told_changes(changed)}", problems
@@ -151,6 +158,29 @@ def _arguments(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
         yield Problem(f"{section}.{key}", what, _way_out(key, table.arguments))
 
 
+def _values(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
+    """Check the arguments that are members of an enumeration of transformers."""
+    values = _table("transformers", versions["transformers"])["values"]
+    for key, name in (("optim", "OptimizerNames"), ("lr_scheduler_type", "SchedulerType")):
+        given = plan.arguments.get(key)
+        if given is not None and given not in values[name]:
+            near = difflib.get_close_matches(str(given), values[name], n=1)
+            what = f"transformers {versions['transformers']} has no {given!r}"
+            way_out = f"did you mean {near[0]}?" if near else f"it has {', '.join(values[name])}"
+            yield Problem(f"trainer.{key}", what, way_out)
+
+
+def _requirements(requirements: Collection[str], versions: Mapping[str, str]) -> Iterator[Problem]:
+    """Check that the pins satisfy what each described package needs of the others."""
+    pins = dict(requirement.split("==") for requirement in requirements)
+    for package, version in versions.items():
+        for needed, wanted in _table(package, version)["requires"].items():
+            if needed in pins and not SpecifierSet(wanted).contains(pins[needed], prereleases=True):
+                what = f"{package} {version} needs {needed} {wanted}, and {pins[needed]} is pinned"
+                way_out = f"leave pod.requirements.{needed} out, or pin one in that range"
+                yield Problem(f"pod.requirements.{needed}", what, way_out)
+
+
 def _way_out(key: str, there: Collection[str]) -> str:
     if key in GONE:
         return GONE[key]
@@ -162,7 +192,11 @@ def _way_out(key: str, there: Collection[str]) -> str:
 
 def _names(script: PodScript, versions: Mapping[str, str]) -> Iterator[Problem]:
     """Check what the script imports from described packages, and how it calls their classes."""
-    for node in ast.walk(ast.parse(script.text)):
+    try:
+        tree = ast.parse(script.text)
+    except (SyntaxError, ValueError):
+        return  # the artefact gate says what is wrong with the text
+    for node in ast.walk(tree):
         where = f"pod_script.py:{getattr(node, 'lineno', 1)}"
         if isinstance(node, ast.ImportFrom):
             yield from _import_problems(node, where, versions)

@@ -65,7 +65,7 @@ def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:
 
 GATES: tuple[Gate, ...] = (
     Gate("artefact", Level.STATIC, _artefact),
-    Gate("api", Level.STATIC, api_answer, needs_sound_script=True),
+    Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),

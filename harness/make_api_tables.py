@@ -9,12 +9,16 @@ version can be described on a machine where it could not even be installed.
 
 import argparse
 import ast
+import email
 import json
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 TABLES = Path(__file__).parent / "api_tables"
 
@@ -41,6 +45,13 @@ DESCRIBED: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("peft/tuners/lora/config.py", "LoraConfig"),
     ),
     "accelerate": (("accelerate/accelerator.py", "Accelerator"),),
+}
+# The enumerations whose values are described, likewise.
+ENUMERATED: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "transformers": (
+        ("transformers/training_args.py", "OptimizerNames"),
+        ("transformers/trainer_utils.py", "SchedulerType"),
+    ),
 }
 # Modules beside the package itself whose exports the script, or a class table, names.
 EXPORTING: Mapping[str, tuple[str, ...]] = {"trl": ("trl.experimental.orpo",)}
@@ -69,7 +80,34 @@ def described(wheel: Path) -> dict[str, Any]:
         }
         modules = (package, *EXPORTING.get(package, ()))
         exports = {module: sorted(_exports(files, names, module)) for module in modules}
-    return {"package": package, "version": version, "exports": exports, "classes": classes}
+        values = {
+            name: _values(ast.parse(files.read(path)), name)
+            for path, name in ENUMERATED.get(package, ())
+        }
+        requires = _requires(files.read(f"{package}-{version}.dist-info/METADATA").decode())
+    return {
+        "package": package,
+        "version": version,
+        "requires": requires,
+        "exports": exports,
+        "classes": classes,
+        "values": values,
+    }
+
+
+def _requires(metadata: str) -> dict[str, str]:
+    """Return the version ranges of what a package needs, with torch and without other extras."""
+    lines = email.message_from_string(metadata).get_all("Requires-Dist", [])
+    markers = ("None", 'extra == "torch"')
+    needed = [item for item in map(Requirement, lines) if str(item.marker) in markers]
+    return {canonicalize_name(item.name): str(item.specifier) for item in needed if item.specifier}
+
+
+def _values(tree: ast.Module, name: str) -> list[str]:
+    """Return the text values of an enumeration, in its order."""
+    node = next(item for item in tree.body if isinstance(item, ast.ClassDef) and item.name == name)
+    values = (item.value for item in node.body if isinstance(item, ast.Assign))
+    return [str(value.value) for value in values if isinstance(value, ast.Constant)]
 
 
 def _class_table(tree: ast.Module, name: str) -> dict[str, Any]:

@@ -116,6 +116,24 @@ def test_a_call_with_an_argument_that_is_gone_is_refused(
     assert problem.what.startswith(what)
 
 
+@pytest.mark.parametrize(
+    ("override", "where", "way_out"),
+    [
+        ("trainer.optim=adamw_torhc", "trainer.optim", "did you mean adamw_torch"),
+        ("trainer.lr_scheduler_type=step", "trainer.lr_scheduler_type", "linear, cosine"),
+        ("+pod.requirements.torch=2.1.0", "pod.requirements.torch", "pin one in that range"),
+        ("+pod.requirements.tokenizers=0.20.0", "pod.requirements.tokenizers", "pin one"),
+    ],
+)
+def test_a_value_or_a_pin_that_the_library_refuses_is_refused(
+    override: str, where: str, way_out: str
+) -> None:
+    (problem,) = problems_of("experiment=tiny_sft", override)
+
+    assert problem.where == where
+    assert way_out in problem.way_out
+
+
 def test_a_version_without_a_table_is_refused_by_its_pin() -> None:
     (problem,) = problems_of("experiment=tiny_sft", "+pod.requirements.trl=0.9.6")
 

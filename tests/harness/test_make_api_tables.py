@@ -28,6 +28,15 @@ class SFTTrainer(_BaseTrainer):
     def __init__(self, model, args=None, *, peft_config=None, callbacks, **others):
         pass
 """
+METADATA = """\
+Metadata-Version: 2.1
+Name: trl
+Version: 9.9.9
+Requires-Dist: transformers>=5.0
+Requires-Dist: torch>=2.6; extra == "torch"
+Requires-Dist: pytest>=8; extra == "dev"
+Requires-Dist: rich
+"""
 INIT = """
 from .first import alpha, beta as gamma
 
@@ -43,6 +52,7 @@ def wheel(tmp_path: Path) -> Path:
     path = tmp_path / "trl-9.9.9-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as files:
         files.writestr("trl/__init__.py", INIT)
+        files.writestr("trl-9.9.9.dist-info/METADATA", METADATA)
         files.writestr("trl/trainer/base_config.py", CONFIG)
         files.writestr("trl/trainer/sft_config.py", CONFIG)
         files.writestr("trl/trainer/sft_trainer.py", TRAINER)
@@ -90,6 +100,10 @@ def test_names_imported_listed_lazily_or_defined_are_exports(wheel: Path) -> Non
         "made_here",
     ]
     assert table["exports"]["trl.experimental.orpo"] == []
+
+
+def test_what_a_package_needs_is_told_with_torch_and_without_other_extras(wheel: Path) -> None:
+    assert described(wheel)["requires"] == {"torch": ">=2.6", "transformers": ">=5.0"}
 
 
 def test_a_package_that_is_not_described_is_refused(tmp_path: Path) -> None:
