@@ -274,7 +274,8 @@ def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
 
 def _ranking(trained: Trained, best_step: int | None) -> list[int]:
     """Return the steps of all usable evaluations, the best first, ties to the earlier."""
-    scores = {entry["step"]: usable_loss(entry.get(SCORE_KEY)) for entry in trained.log_history}
+    scored = [entry for entry in trained.log_history if SCORE_KEY in entry]
+    scores = {entry["step"]: usable_loss(entry[SCORE_KEY]) for entry in scored}
     usable = {step: score for step, score in scores.items() if score is not None}
     return sorted(usable, key=lambda step: (step != best_step, -usable[step], step))
 
