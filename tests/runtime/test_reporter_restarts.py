@@ -28,7 +28,7 @@ from podproof.runtime.spool import spooled_event
 # --- restarts
 
 
-# The thread dies on purpose, with an exception. `cut` bytes go from the end of the file, as a kill in
+# The thread dies on purpose. `cut` bytes go from the end of the file, as a kill in
 # the middle of a write leaves it; `is_ack_lost` takes the note of what was confirmed. Not shrunk:
 # each example talks to a server, and shrinking would take minutes.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
