@@ -25,8 +25,8 @@ from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.events import EventKind
 from podproof.runtime.reporter import Reporter, ReportSource
 
-ROUNDS = 9
-STEPS = 150
+ROUNDS = 7
+STEPS = 100
 WEIGHTS = bytes(2_000_000)
 LOGS = {"loss": 1.25, "grad_norm": 0.5, "learning_rate": 2e-5, "epoch": 0.5}
 
