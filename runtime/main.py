@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from podproof.runtime.alone import Alone
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.checkpoints import chosen_checkpoint, deliver, newest_usable_checkpoint
@@ -45,7 +46,7 @@ class Surroundings:
     endpoint: ReportEndpoint | None
 
 
-def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
+def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
     """Run the plan, or check it with --selfcheck; return one of the exit codes listed on top.
 
     `parts` are those of the script's optional parts that this plan asked for, by name.
@@ -56,19 +57,22 @@ def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = Non
     try:
         plan = plan_from_json(plan_json)
         surroundings = read_surroundings(plan)
+        if options.selfcheck:
+            return selfcheck(plan, surroundings)
+        rank: Alone = parts.get("ranks", Alone)(plan, surroundings.output)
+        code = rank.start_all()
     except PodproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if options.selfcheck:
-        return selfcheck(plan, surroundings)
-    surroundings.output.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(
-        surroundings.output,
-        ReportSource(surroundings.run_id, surroundings.boot),
-        endpoint=surroundings.endpoint,
-    )
+    return rank.ended(_run_here(plan, surroundings, rank)) if code is None else code
+
+
+def _run_here(plan: Plan, surroundings: Surroundings, rank: Alone) -> int:
+    output, source = surroundings.output, ReportSource(surroundings.run_id, surroundings.boot)
+    output.mkdir(parents=True, exist_ok=True)
+    reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
     try:
-        return run_to_its_end(plan, surroundings, reporter)
+        return run_to_its_end(plan, surroundings, reporter, rank)
     finally:
         reporter.close(FLUSH_SECONDS)
 
@@ -122,19 +126,18 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
     return EXIT_FAILED if failures else EXIT_DONE
 
 
-def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -> int:
+def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter, rank: Alone) -> int:
     """Train and deliver; whatever happens, end with one terminal event and its exit code."""
-    stop = StopRequest()
-    _listen_for_signals(stop)
+    _listen_for_signals(rank.heard)
     try:
-        ending = _train_and_deliver(plan, surroundings, reporter, stop)
+        ending = _train_and_deliver(plan, surroundings, reporter, rank)
     except PodproofError as error:
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
         reporter.report(EventKind.FAILED, body=body)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        reporter.report(EventKind.PREEMPTED, body={"reason": f"{stop.reason}, twice"})
+        reporter.report(EventKind.PREEMPTED, body={"reason": f"{rank.heard.reason}, twice"})
         return EXIT_PREEMPTED
     except Exception as error:
         # The whole traceback goes to the log; the event carries its last lines.
@@ -147,22 +150,28 @@ def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -
 
 
 def _train_and_deliver(
-    plan: Plan, surroundings: Surroundings, reporter: Reporter, stop: StopRequest
+    plan: Plan, surroundings: Surroundings, reporter: Reporter, rank: Alone
 ) -> int:
+    rank.begin()
     rows = read_data(plan.data, plan.method, surroundings.data_roots)
     _report_plan(plan, rows, reporter)
+    stop = rank.stop
     callback = PodCallback(plan.scorer, reporter.report, stop)
     built = build_trainer(plan, rows, surroundings.output, callback)
     trainer = built.trainer
+    rank.join(trainer)
     notices = [*row_notices(rows), *built.adjustments]
     _report_start(reporter, trainer, surroundings.output, notices)
-    checkpoint = _resumable(plan, surroundings.output, reporter)
+    checkpoint = rank.decide(lambda: _resumable(plan, surroundings.output, reporter))
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    rank.leave()
     final_step = int(trainer.state.global_step)
     if stop.reason is not None and final_step < trainer.state.max_steps:
         reporter.report(EventKind.PREEMPTED, step=final_step, body={"reason": stop.reason})
         print(f"stopped at step {final_step} ({stop.reason}); start again to resume")
         return EXIT_PREEMPTED
+    if not rank.is_first:
+        return EXIT_DONE
     ending = _deliver_best(plan, surroundings.output, callback, reporter)
     kind = EventKind.STOPPED_EARLY if callback.stopped_early else EventKind.DONE
     reporter.report(kind, step=final_step, body={**ending, "final_step": final_step})

@@ -23,6 +23,7 @@ _TRAINER_GPU_SWITCHES = (
     "fp16_full_eval",
     "use_liger_kernel",
     "activation_offloading",
+    "deepspeed",
 )
 # ORPO cuts at this length where max_length is null; the others do not cut.
 _TRAINER_MAX_LENGTHS = {MethodName.ORPO: 512}

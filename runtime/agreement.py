@@ -1,0 +1,89 @@
+"""What the ranks of one run settle between them while the trainer runs.
+
+Every rank trains, evaluates and scores; losses and TRL's metrics are the same on all of them. What
+is not the same is who hears a signal, and whose clock says that time is up. A rank that acted on
+such a thing alone would leave the others waiting for it. So at the end of each step the ranks
+agree, over a group of their own on the CPU, which waits for no GPU.
+"""
+
+import math
+from typing import Any
+
+from podproof.runtime.callback import StopRequest
+from podproof.runtime.scorer import SCORE_KEY
+
+_AGREEMENT_FLAGS = (
+    "should_training_stop",
+    "should_epoch_stop",
+    "should_save",
+    "should_evaluate",
+    "should_log",
+)
+
+
+class SavedByAll:
+    """Before anything is made of a checkpoint, every rank has written its part of it."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Wait for the other ranks."""
+        import torch.distributed as dist
+
+        dist.barrier(self._group)
+
+
+class Agreement:
+    """The last callback of each rank: what one of them wants, all of them do.
+
+    Its exceptions are not caught: a rank that cannot reach the others has no run to go on with.
+    """
+
+    def __init__(self, group: Any, heard: StopRequest, stop: StopRequest) -> None:
+        """Put into `stop` what some rank's `heard`, or its `stop`, asks for."""
+        self._group = group
+        self._heard = heard
+        self._stop = stop
+        self._is_agreed = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop, save and evaluate on all ranks when one of them wants to."""
+        self._agree(control)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, Any], **kwargs: Any
+    ) -> None:
+        """Compare checkpoints by the first rank's score, whatever happened on the others."""
+        import torch
+        import torch.distributed as dist
+
+        score = torch.tensor([metrics.get(SCORE_KEY, math.nan)], dtype=torch.float64)
+        dist.broadcast(score, src=0, group=self._group)
+        metrics[SCORE_KEY] = score.item()
+        self._agree(control)
+
+    def _agree(self, control: Any) -> None:
+        import torch
+        import torch.distributed as dist
+
+        request = self._stop if self._stop.reason is not None else self._heard
+        wanted = [getattr(control, flag) for flag in _AGREEMENT_FLAGS]
+        agreed = torch.tensor([*wanted, request.reason is not None], dtype=torch.int32)
+        dist.all_reduce(agreed, dist.ReduceOp.MAX, self._group)
+        *flags, is_stop_wanted = (bool(item) for item in agreed.tolist())
+        for flag, value in zip(_AGREEMENT_FLAGS, flags, strict=True):
+            setattr(control, flag, value)
+        if is_stop_wanted and not self._is_agreed:
+            self._adopt(request)
+        if self._is_agreed:
+            control.should_save = control.should_training_stop = True
+
+    def _adopt(self, request: StopRequest) -> None:
+        """Take over the request of the lowest rank that has one."""
+        import torch.distributed as dist
+
+        requests: list[Any] = [None] * dist.get_world_size(self._group)
+        dist.all_gather_object(requests, vars(request), group=self._group)
+        vars(self._stop).update(next(one for one in requests if one["reason"] is not None))
+        self._is_agreed = True
