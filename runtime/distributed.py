@@ -5,11 +5,12 @@ What they settle between them while the trainer runs is in agreement.py, and how
 and what becomes of their exit codes, in starter.py.
 """
 
+import atexit
+import ctypes
 import os
 import secrets
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ _Agreed = TypeVar("_Agreed")
 _RANK_AGREED_ENDINGS = frozenset({0, 143})
 _RANK_LET_SPEAK_S = 60.0
 _RANK_FOLDER_S = 30.0
+_RANK_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 class SilentReporter(Reporter):
@@ -77,7 +79,7 @@ class Rank(Alone):
         if self._is_starter:
             return start_ranks(self.plan, self.output)
         if ENDINGS_VARIABLE in os.environ:
-            threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+            _end_with_starter()
         if not self.is_first:
             # Errors still go to standard error, from every rank.
             sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as we live
@@ -125,23 +127,26 @@ class Rank(Alone):
     def leave(self) -> None:
         """Wait until every rank has trained to the same end; the first one may then take its time.
 
-        Nothing of the trainer that speaks to other ranks works after this.
+        The others exit, so nothing of the trainer that speaks to them works after this.
         """
         import torch.distributed as dist
 
         dist.barrier(self._group)
-        dist.destroy_process_group()
 
     def ended(self, code: int) -> int:
-        """Leave this rank's exit code for the starter; on a failure end at once."""
+        """Leave this rank's exit code for the starter, and exit here and now.
+
+        Not by way of destructors: after a failure those of NCCL wait for ranks that wait for this
+        one, and in torch 2.13 that of a gloo group can wait for a thread that waits for the GIL.
+        """
         endings = os.environ.get(ENDINGS_VARIABLE)
         if endings is not None:
             if code > 1 and code not in _RANK_AGREED_ENDINGS:
                 self._let_first_speak(Path(endings))
             leave_ending(Path(endings), self.rank, code)
-        if code in _RANK_AGREED_ENDINGS:
-            return code if endings is None else 0
-        # Not by way of destructors, which wait for ranks that wait for this one.
+            code = 0 if code in _RANK_AGREED_ENDINGS else code
+        if code == 0:
+            atexit._run_exitfuncs()  # noqa: SLF001 - a tracker such as W&B finishes its run there
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -178,8 +183,10 @@ class Rank(Alone):
             raise BadPlan(Problem("WORLD_SIZE", what, "start this script by itself, with python"))
 
 
-def _end_with_parent(parent: int) -> None:
-    """Kill this rank and what it started once the starter is gone: nobody else would."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.killpg(os.getpgid(0), signal.SIGKILL)
+def _end_with_starter() -> None:
+    """Have the kernel kill this rank as soon as its starter is gone, for nobody else would.
+
+    Linux only: elsewhere ranks whose starter was killed must be ended by hand.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_RANK_PR_SET_PDEATHSIG, int(signal.SIGKILL))

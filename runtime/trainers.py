@@ -105,6 +105,9 @@ def trainer_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
         "seed": plan.seed,
         "disable_tqdm": True,
         "activation_checkpointing": plan.arguments.get("gradient_checkpointing", True),
+        # Left open it is true under an adapter: one more walk over the graph a step, which finds
+        # nothing in a model whose every trained weight takes part in every loss.
+        "ddp_find_unused_parameters": False,
         **plan.arguments,
     }
     if plan.method is MethodName.ORPO:
