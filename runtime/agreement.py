@@ -21,19 +21,6 @@ _AGREEMENT_FLAGS = (
 )
 
 
-class SavedByAll:
-    """Before anything is made of a checkpoint, every rank has written its part of it."""
-
-    def __init__(self, group: Any) -> None:
-        self._group = group
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Wait for the other ranks."""
-        import torch.distributed as dist
-
-        dist.barrier(self._group)
-
-
 class Agreement:
     """The last callback of each rank: what one of them wants, all of them do.
 
@@ -46,6 +33,10 @@ class Agreement:
         self._heard = heard
         self._stop = stop
         self._is_agreed = False
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """From now on a signal waits for the end of the step."""
+        self._heard.is_awaited = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Stop, save and evaluate on all ranks when one of them wants to."""

@@ -53,6 +53,11 @@ class Alone:
     def leave(self) -> None:
         """Wait until every process has trained to the same end."""
 
+    def starts_again(self, notice: Callable[[str], None]) -> bool:
+        """Tell whether a failure is none: all processes are started again, with more memory."""
+        del notice
+        return False
+
     def ended(self, code: int) -> int:
         """Say how this process ends, and return what it shall exit with."""
         return code

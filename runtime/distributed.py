@@ -16,21 +16,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from podproof.runtime.agreement import Agreement, SavedByAll
+from podproof.runtime.agreement import Agreement
 from podproof.runtime.alone import Alone
 from podproof.runtime.callback import StopRequest
 from podproof.runtime.errors import BadPlan, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.plan import Plan
+from podproof.runtime.recovery import remembered_sizes
 from podproof.runtime.reporter import Reporter
 from podproof.runtime.starter import ENDINGS_VARIABLE, leave_ending, start_ranks
 from podproof.runtime.trainers import as_trainer_callback
 
 _Agreed = TypeVar("_Agreed")
 
-# The codes of endings that all ranks come to together; torchrun must not see a failure in them.
-_RANK_AGREED_ENDINGS = frozenset({0, 143})
+_RANK_PREEMPTED = 143
 _RANK_LET_SPEAK_S = 60.0
 _RANK_FOLDER_S = 30.0
 _RANK_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
@@ -73,6 +73,8 @@ class Rank(Alone):
         self.rank = 0 if self._is_starter else int(os.environ["RANK"])
         self.is_first = self.rank == 0
         self._group: Any = None
+        self._sizes = remembered_sizes(plan, output)
+        self._has_left = False
 
     def start_all(self) -> int | None:
         """Start the ranks and return the run's exit code, or None on one of the ranks."""
@@ -107,10 +109,8 @@ class Rank(Alone):
         import torch.distributed as dist
 
         self._group = dist.new_group(backend="gloo", timeout=trainer.args.ddp_timeout_delta)
+        # The last callback: what the others want is known only after them.
         agreement = Agreement(self._group, self.heard, self.stop)
-        # Before the callback reports a checkpoint, every rank must have written its part of it; and
-        # what all other callbacks want is known only after the last of them.
-        trainer.callback_handler.callbacks.insert(0, as_trainer_callback(SavedByAll(self._group)))
         trainer.add_callback(as_trainer_callback(agreement))
         if self.plan.node_count > 1:
             self._require_shared_folder()
@@ -131,7 +131,23 @@ class Rank(Alone):
         """
         import torch.distributed as dist
 
+        self.heard.is_awaited = False
+        if self.heard.reason is not None and self.stop.reason is None:
+            # Too late to be agreed on, and there is no step left to save.
+            raise KeyboardInterrupt
         dist.barrier(self._group)
+        self._has_left = True
+
+    def starts_again(self, notice: Callable[[str], None]) -> bool:
+        """Tell whether this failure follows from a rank that ran out of memory, and give notice.
+
+        It has written down smaller batches; the starter finds them, and starts all ranks again.
+        """
+        sizes = remembered_sizes(self.plan, self.output)
+        if sizes is None or sizes == self._sizes or ENDINGS_VARIABLE not in os.environ:
+            return False
+        notice(f"all ranks start again after one ran out of memory: {sizes.describe()}")
+        return True
 
     def ended(self, code: int) -> int:
         """Leave this rank's exit code for the starter, and exit here and now.
@@ -141,10 +157,10 @@ class Rank(Alone):
         """
         endings = os.environ.get(ENDINGS_VARIABLE)
         if endings is not None:
-            if code > 1 and code not in _RANK_AGREED_ENDINGS:
+            if code > 1 and not self._has_left:
                 self._let_first_speak(Path(endings))
             leave_ending(Path(endings), self.rank, code)
-            code = 0 if code in _RANK_AGREED_ENDINGS else code
+            code = 0 if code == _RANK_PREEMPTED and self._has_left else code
         if code == 0:
             atexit._run_exitfuncs()  # noqa: SLF001 - a tracker such as W&B finishes its run there
         sys.stdout.flush()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from podproof.runtime.errors import BadPlan, Problem
 from podproof.runtime.plan import Plan
+from podproof.runtime.recovery import remembered_sizes
 
 ENDINGS_VARIABLE = "PODPROOF_ENDINGS"
-EXIT_AGAIN = 75  # "start us all again": out of memory, and a smaller batch is written down
 
 # torchrun gives its processes 30 s from SIGTERM to SIGKILL, too few to save a large model. Whoever
 # sent SIGTERM kills this process when its own patience ends, and no process outlives this one.
@@ -29,22 +29,23 @@ _STARTER_CLUSTER_INTERFACE = "ens1"
 def start_ranks(plan: Plan, output: Path) -> int:
     """Run all processes of this node to their end and return the exit code of the run.
 
-    When one of them asks for it, this program starts over, in this process. Raise BadPlan when
-    the cluster is not the one that the plan is for.
+    When they failed since one ran out of memory and wrote down smaller batches, this program starts
+    over, in this process. Raise BadPlan when the cluster is not the one that the plan is for.
     """
     nodes = node_arguments(plan, os.environ)
     prepare_environment(os.environ, plan, [name for _, name in socket.if_nameindex()])
     endings = output / "ranks"
     os.environ[ENDINGS_VARIABLE] = str(endings)
     _forget_endings(endings, node_ranks(plan, os.environ))
+    sizes = remembered_sizes(plan, output)
     is_signalled = _starter_torchrun([*nodes, str(Path(sys.argv[0]).resolve())])
     code = run_code(endings, plan.gpu_count * plan.node_count)
     if plan.node_count == 1:
         shutil.rmtree(endings, ignore_errors=True)
-    if code == EXIT_AGAIN and not is_signalled:
+    if code == 1 and not is_signalled and remembered_sizes(plan, output) != sizes:
         sys.stdout.flush()
         os.execv(sys.executable, sys.orig_argv)  # noqa: S606 - our own command line once more
-    return 1 if code == EXIT_AGAIN else code
+    return code
 
 
 def node_arguments(plan: Plan, environ: Mapping[str, str]) -> list[str]:
@@ -111,8 +112,8 @@ def run_code(endings: Path, ranks: int) -> int:
     """Return the exit code of a run from what its processes left, one file each.
 
     A process that left none was killed, and counts as failed (1). When one fails, those that
-    waited for it fail too, with 1; so the highest code is the cause: a stop (143), a new start
-    (75), what a restart cannot mend (4, 3, 2), any failure (1), none (0).
+    waited for it fail too, with 1; so the highest code is the cause: a stop (143), what a restart
+    cannot mend (2 to 5), any failure (1), none (0).
     """
     codes = [_ending_code(endings / str(rank)) for rank in range(ranks)]
     return max(codes)

@@ -46,13 +46,14 @@ sys.modules["pod_script"] = script
 spec.loader.exec_module(script)
 FAULTS = {
     "raise": lambda: (_ for _ in ()).throw(RuntimeError("a fault on one rank")),
+    "oom": lambda: (_ for _ in ()).throw(RuntimeError("CUDA error: out of memory")),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "stop starter": lambda: os.kill(os.getppid(), signal.SIGTERM),
     "kill starter": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(60)),
 }
 marker = here / "struck"
-if os.environ.get("LOCAL_RANK") == os.environ["FAULT_RANK"] and not marker.exists():
+if os.environ.get("LOCAL_RANK") == os.environ.get("FAULT_RANK") and not marker.exists():
     script.prepare_training_libraries()
     import transformers
     usual = transformers.Trainer.training_step
