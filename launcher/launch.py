@@ -21,6 +21,9 @@ from podproof.monitor.records import LaunchRecord, LaunchStatus
 from podproof.runtime.errors import Problem
 
 LOCAL_VOLUME = "local-volume"
+_CLUSTER_WAY_OUT = (
+    "rent it at RunPod and start the script on each node: docs/how-to/several-gpus.md"
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,12 @@ def launch(
     Raises OverLimit before anything is written or sent; NoCapacity when every fallback is out of
     stock; ProviderUnavailable when a pod may have been made but did not show up, in which case the
     launch stays open, for `launch` to adopt the pod; LaunchFailed when the run id is spent or
-    belongs to another script.
+    belongs to another script, and for a run on several nodes.
     """
     spec = cleared.script.run.pod
+    if spec.node_count > 1:
+        what = f"{spec.node_count} nodes are a cluster, which podproof does not rent"
+        raise LaunchFailed(Problem("pod.node_count", what, _CLUSTER_WAY_OUT))
     requests = pod_requests(cleared.script, order)
     record = _intended(cleared.script, store, order)
     if record.pod_id is not None:

@@ -31,7 +31,7 @@ from podproof.runtime.safeguard import Safeguard
 from podproof.runtime.scorer import SCORE_KEY, usable_loss
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
-from podproof.runtime.spool import boots_so_far
+from podproof.runtime.spool import boots_so_far, seqs_so_far
 from podproof.runtime.trainers import build_trainer
 
 EXIT_DONE = 0
@@ -105,8 +105,9 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
 
 
 def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, rank: Alone) -> int:
-    output, source = surroundings.output, ReportSource(surroundings.run_id, surroundings.boot)
+    output, boot = surroundings.output, surroundings.boot
     output.mkdir(parents=True, exist_ok=True)
+    source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
     reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
     code = EXIT_FAILED
     try:

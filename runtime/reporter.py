@@ -38,10 +38,14 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class ReportSource:
-    """Who reports: the run, and which start of its container this is, counted from 1."""
+    """Who reports: the run, and which start of its container this is, counted from 1.
+
+    `first_seq` is the number of the next event, where this start has sent some before.
+    """
 
     run_id: str
     boot: int
+    first_seq: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class Reporter:
         self._spool = EventSpool(output, source.run_id)
         self._courier = None if endpoint is None else EventCourier(endpoint, clock)
         self._queue: deque[Event] = deque()
-        self._next_seq = 0
+        self._next_seq = source.first_seq
         self._queue_lock = threading.Lock()  # held for microseconds: hooks take it
         self._write_lock = threading.Lock()  # held while the disk works: keeps events in order
         self._waiting = self._dropped = self._untold_drops = 0

@@ -156,6 +156,8 @@ def _arguments_for_cpu(arguments: Mapping[str, Any], notices: list[str]) -> dict
         if arguments.get(name):
             notices.append(f"no GPU: {name} is off")
             changed[name] = False
+    if arguments.get("fsdp"):
+        notices.append("no GPU: fsdp parts nothing, each process holds the whole model")
     optim = str(arguments.get("optim", ""))
     if any(part in optim for part in _TRAINER_GPU_OPTIMIZERS):
         notices.append(f"no GPU: optim is adamw_torch instead of {optim}")

@@ -63,6 +63,17 @@ if os.environ.get("LOCAL_RANK") == os.environ.get("FAULT_RANK") and not marker.e
             FAULTS[os.environ["FAULT"]]()
         return usual(self, *args, **kwargs)
     transformers.Trainer.training_step = training_step
+if os.environ.get("SHARD_ON_CPU") and "LOCAL_RANK" in os.environ:
+    script.prepare_training_libraries()
+    from accelerate.state import AcceleratorState, DistributedType
+    stock = AcceleratorState.__init__
+    def init(self, *args, fsdp_plugin=None, **kwargs):
+        stock(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin = fsdp_plugin
+        if self.__dict__.get("fsdp_plugin") is not None:
+            self.distributed_type = DistributedType.FSDP
+    AcceleratorState.__init__ = init
 raise SystemExit(script.main(script.PLAN_JSON, script.PARTS))
 """
 
@@ -121,7 +132,7 @@ def start(folder: Path, program: str = "pod_script.py", **changes: str) -> subpr
         )
 
 
-def ended(folder: Path, process: subprocess.Popen[str], timeout_s: float = 120) -> Ended:
+def ended(folder: Path, process: subprocess.Popen[str], timeout_s: float = 240) -> Ended:
     """Wait for a script, and gather what it left."""
     try:
         code = process.wait(timeout_s)
