@@ -12,24 +12,22 @@ from typing import Any
 from podproof.runtime.callback import StopRequest
 from podproof.runtime.scorer import SCORE_KEY
 
-_AGREEMENT_FLAGS = (
-    "should_training_stop",
-    "should_epoch_stop",
-    "should_save",
-    "should_evaluate",
-    "should_log",
-)
+_AGREEMENT_STOPS = ("should_training_stop", "should_epoch_stop")
+_AGREEMENT_FLAGS = (*_AGREEMENT_STOPS, "should_save", "should_evaluate", "should_log")
 
 
 class Agreement:
-    """The last callback of each rank: what one of them wants, all of them do.
+    """The last callback of each rank: what one of them decides, all of them do.
 
     Its exceptions are not caught: a rank that cannot reach the others has no run to go on with.
     """
 
     def __init__(self, group: Any, heard: StopRequest, stop: StopRequest) -> None:
         """Put into `stop` what some rank's `heard`, or its `stop`, asks for."""
+        import torch.distributed as dist
+
         self._group = group
+        self._is_first = dist.get_rank() == 0
         self._heard = heard
         self._stop = stop
         self._is_agreed = False
@@ -39,7 +37,7 @@ class Agreement:
         self._heard.is_awaited = True
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop, save and evaluate on all ranks when one of them wants to."""
+        """Stop on all ranks when one of them wants to; evaluate and save when the first does."""
         self._agree(control)
 
     def on_evaluate(
@@ -59,22 +57,25 @@ class Agreement:
         import torch.distributed as dist
 
         request = self._stop if self._stop.reason is not None else self._heard
-        wanted = [getattr(control, flag) for flag in _AGREEMENT_FLAGS]
+        wanted = [
+            getattr(control, flag) and (self._is_first or flag in _AGREEMENT_STOPS)
+            for flag in _AGREEMENT_FLAGS
+        ]
         agreed = torch.tensor([*wanted, request.reason is not None], dtype=torch.int32)
         dist.all_reduce(agreed, dist.ReduceOp.MAX, self._group)
         *flags, is_stop_wanted = (bool(item) for item in agreed.tolist())
         for flag, value in zip(_AGREEMENT_FLAGS, flags, strict=True):
             setattr(control, flag, value)
         if is_stop_wanted and not self._is_agreed:
-            self._adopt(request)
+            self._adopt(request.reason)
         if self._is_agreed:
             control.should_save = control.should_training_stop = True
 
-    def _adopt(self, request: StopRequest) -> None:
-        """Take over the request of the lowest rank that has one."""
+    def _adopt(self, reason: str | None) -> None:
+        """Take over the reason of the lowest rank that has one."""
         import torch.distributed as dist
 
-        requests: list[Any] = [None] * dist.get_world_size(self._group)
-        dist.all_gather_object(requests, vars(request), group=self._group)
-        vars(self._stop).update(next(one for one in requests if one["reason"] is not None))
+        reasons: list[str | None] = [None] * dist.get_world_size(self._group)
+        dist.all_gather_object(reasons, reason, group=self._group)
+        self._stop.reason = next(filter(None, reasons))
         self._is_agreed = True

@@ -6,8 +6,10 @@ in front of one of transformers' training steps, on one rank, once.
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +29,11 @@ TINY = (
     "model.config.intermediate_size=64",
     "model.config.num_hidden_layers=2",
     "model.tokenizer_vocab_size=320",
-    "method.max_length=64",
+    "method.max_length=128",
     "data.max_rows=50",
     "trainer.num_train_epochs=1",
     "trainer.per_device_train_batch_size=2",
+    "trainer.gradient_accumulation_steps=1",
     "trainer.per_device_eval_batch_size=2",
     "trainer.logging_steps=1",
     "trainer.eval_steps=2",
@@ -160,3 +163,30 @@ def state_of(folder: Path, step: int) -> dict[str, object]:
     path = folder / "podproof-output" / f"checkpoint-{step}" / "trainer_state.json"
     state: dict[str, object] = json.loads(path.read_text())
     return state
+
+
+def processes_left(folder: Path) -> list[int]:
+    """Return the ids of this folder's ranks; one that is just dying has a moment to be gone."""
+    for _ in range(50):
+        if not _ranks_of(folder):
+            return []
+        time.sleep(0.1)
+    return _ranks_of(folder)
+
+
+def _ranks_of(folder: Path) -> list[int]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            is_ours = str(folder).encode() in (process / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has just ended
+        found += [int(process.name)] if is_ours else []
+    return found
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
