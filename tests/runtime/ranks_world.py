@@ -31,6 +31,7 @@ TINY = (
     "model.tokenizer_vocab_size=320",
     "method.max_length=128",
     "data.max_rows=50",
+    "data.eval.fraction=0.2",
     "trainer.num_train_epochs=1",
     "trainer.per_device_train_batch_size=2",
     "trainer.gradient_accumulation_steps=1",

@@ -107,7 +107,7 @@ def test_what_is_delivered_is_what_the_best_checkpoint_holds(
     output, best = folder / "podproof-output", two.events[-1].body["best_step"]
     chosen = state_of(folder, two.events[-1].body["final_step"])["best_global_step"]
     checkpoint = output / f"checkpoint-{best}" / "model.safetensors"
-    assert chosen == best == min(two.losses(), key=two.losses().__getitem__)
+    assert chosen == best
     assert file_sha256(output / "delivered" / "model.safetensors") == file_sha256(checkpoint)
 
 
