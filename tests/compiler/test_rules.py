@@ -215,7 +215,7 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}),
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
-    ("_deepspeed", "rented_sft", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
+    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
 ]
 
