@@ -19,6 +19,7 @@ from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.checkpoints import chosen_checkpoint, deliver
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
+from podproof.runtime.deadline import DEADLINE_ENDINGS, DeadlineWatch
 from podproof.runtime.errors import BadPlan, DiskFull, NoUsableCheckpoint, PodproofError, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.failures import is_disk_full
@@ -32,10 +33,11 @@ from podproof.runtime.scorer import SCORE_KEY, usable_loss
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
 from podproof.runtime.spool import boots_so_far, seqs_so_far
-from podproof.runtime.trainers import build_trainer
+from podproof.runtime.trainers import as_trainer_callback, build_trainer
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
+EXIT_OUT_OF_TIME = 6
 EXIT_PREEMPTED = 143
 
 # How long the end of a run may wait for the collector; what is not delivered stays in the file.
@@ -54,6 +56,7 @@ class Surroundings:
     output: Path
     data_roots: tuple[Path, ...]
     endpoint: ReportEndpoint | None
+    deadline: DeadlineWatch
 
 
 @dataclass
@@ -132,6 +135,7 @@ def read_surroundings(plan: Plan) -> Surroundings:
         output=output,
         data_roots=(*roots, Path.cwd(), script_folder),
         endpoint=_endpoint(plan),
+        deadline=DeadlineWatch(environment, plan.publish.to),
     )
 
 
@@ -217,18 +221,31 @@ def _train_and_deliver(run: PodRun) -> int:
     finally:
         sealer.close(SEAL_SECONDS_STOPPED if stop.reason else None)
     run.rank.leave()
-    if stop.reason is not None:
+    if not run.rank.is_first:
+        return EXIT_DONE
+    # Past the deadline there is no next start: what there is is delivered in the time that is left
+    # until the boot program kills.
+    if stop.reason is not None and run.surroundings.deadline.left_s > 0:
         reporter.report(EventKind.PREEMPTED, step=trained.final_step, body={"reason": stop.reason})
         print(f"stopped at step {trained.final_step} ({stop.reason}); start again to resume")
         return EXIT_PREEMPTED
-    if not run.rank.is_first:
-        return EXIT_DONE
     ending = _deliver_best(run, callback, trained)
-    is_early = trained.final_step < trained.max_steps
-    kind = EventKind.STOPPED_EARLY if is_early else EventKind.DONE
-    body = {**ending, "final_step": trained.final_step, "reason": trained.stop_reason}
+    kind, reason = _ending_of(run, trained)
+    body = {**ending, "final_step": trained.final_step, "reason": reason}
     reporter.report(kind, step=trained.final_step, body=body)
-    return EXIT_DONE
+    return EXIT_OUT_OF_TIME if kind in DEADLINE_ENDINGS.values() else EXIT_DONE
+
+
+def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
+    """Return the kind of event that ends the run, and why it is not `done`."""
+    if trained.final_step >= trained.max_steps:
+        return EventKind.DONE, trained.stop_reason
+    if run.surroundings.deadline.ending is not None:
+        return (
+            run.surroundings.deadline.ending,
+            run.surroundings.deadline.reason or run.rank.stop.reason,
+        )
+    return EventKind.STOPPED_EARLY, trained.stop_reason
 
 
 def _train(
@@ -239,6 +256,7 @@ def _train(
     safeguard = Safeguard(rank.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
+    trainer.add_callback(as_trainer_callback(run.surroundings.deadline))
     rank.join(trainer)
     if not run.is_started:
         _report_start(run, trainer, [*row_notices(rows), *built.adjustments])

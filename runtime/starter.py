@@ -36,10 +36,11 @@ def start_ranks(plan: Plan, output: Path) -> int:
     prepare_environment(os.environ, plan, [name for _, name in socket.if_nameindex()])
     endings = output / "ranks"
     os.environ[ENDINGS_VARIABLE] = str(endings)
-    _forget_endings(endings, node_ranks(plan, os.environ))
+    ours = node_ranks(plan, os.environ)
+    _forget_endings(endings, ours)
     sizes = remembered_sizes(plan, output)
     is_signalled = _starter_torchrun([*nodes, str(Path(sys.argv[0]).resolve())])
-    code = run_code(endings, plan.gpu_count * plan.node_count)
+    code = run_code(endings, ours)
     if plan.node_count == 1:
         shutil.rmtree(endings, ignore_errors=True)
     if code == 1 and not is_signalled and remembered_sizes(plan, output) != sizes:
@@ -108,15 +109,16 @@ def prepare_environment(
         environ.setdefault("GLOO_SOCKET_IFNAME", _STARTER_CLUSTER_INTERFACE)
 
 
-def run_code(endings: Path, ranks: int) -> int:
+def run_code(endings: Path, ours: range) -> int:
     """Return the exit code of a run from what its processes left, one file each.
 
-    A process that left none was killed, and counts as failed (1). When one fails, those that
+    One of `ours`, this node's, that left none was killed, and counts as failed (1); one of another
+    node may be at work still, as the first is while it delivers. When one fails, those that
     waited for it fail too, with 1; so the highest code is the cause: a stop (143), what a restart
     cannot mend (2 to 5), any failure (1), none (0).
     """
-    codes = [_ending_code(endings / str(rank)) for rank in range(ranks)]
-    return max(codes)
+    left = {int(path.name) for path in endings.iterdir() if path.name.isdecimal()}
+    return max(_ending_code(endings / str(rank)) for rank in left.union(ours))
 
 
 def _ending_code(ending: Path) -> int:

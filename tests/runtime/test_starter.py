@@ -158,10 +158,18 @@ def test_the_code_of_a_run_is_that_of_the_rank_that_caused_it(
 ) -> None:
     leave_endings(tmp_path, codes)
 
-    assert run_code(tmp_path, 2) == of_the_run
+    assert run_code(tmp_path, range(2)) == of_the_run
 
 
 def test_an_ending_that_cannot_be_read_counts_as_failed(tmp_path: Path) -> None:
     (tmp_path / "0").write_text(json.dumps("none"))
 
-    assert run_code(tmp_path, 1) == 1
+    assert run_code(tmp_path, range(1)) == 1
+
+
+def test_another_node_counts_by_what_it_left_and_may_be_at_work_still(tmp_path: Path) -> None:
+    leave_endings(tmp_path, {2: 0, 3: 0})
+    at_work = run_code(tmp_path, range(2, 4))
+    leave_endings(tmp_path, {0: 4})
+
+    assert (at_work, run_code(tmp_path, range(2, 4))) == (0, 4)
