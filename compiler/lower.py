@@ -7,7 +7,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from podproof.compiler.ir import PodSpec, Run
-from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
+from podproof.compiler.pins import DEEPSPEED_PINS, GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
 from podproof.compiler.schema import Config, EvalStrategy, plain
 from podproof.runtime.plan import AdapterKind, Plan
 
@@ -58,6 +58,9 @@ def _arguments(config: Config) -> dict[str, Any]:
     """Return the keyword arguments of the method's TRL config class, nulls left to its defaults."""
     trainer, method = plain(config.trainer), plain(config.method)
     extra = trainer.pop("extra")
+    for name in ("fsdp", "fsdp_config", "deepspeed"):
+        # False and {} are what the libraries take when nothing is said.
+        trainer[name] = trainer[name] or None
     del method["name"]
     merged = {**trainer, **method, **_schedule(config), "seed": config.seed}
     merged["report_to"] = list(config.report.integrations) or "none"
@@ -83,6 +86,8 @@ def _requirements(config: Config) -> tuple[str, ...]:
     pins = dict(POD_PINS)
     if config.adapter.kind is AdapterKind.QLORA:
         pins |= QLORA_PINS
+    if config.trainer.deepspeed:
+        pins |= DEEPSPEED_PINS
     if config.model.gguf_file is not None:
         pins |= GGUF_PINS
     for integration in config.report.integrations:

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 
 from podproof.runtime.plan import Plan
 
-WANTED: Mapping[str, Callable[[Plan], bool]] = {}
+WANTED: Mapping[str, Callable[[Plan], bool]] = {
+    "ranks": lambda plan: plan.gpu_count * plan.node_count > 1,
+}
 
 
 def parts_of(plan: Plan) -> frozenset[str]:

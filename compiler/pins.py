@@ -17,6 +17,7 @@ POD_PINS: Mapping[str, str] = {
 
 # What a setting needs beyond that: transformers asks for bitsandbytes >= 0.46.1 for 4-bit loading.
 QLORA_PINS: Mapping[str, str] = {"bitsandbytes": "0.50.2"}
+DEEPSPEED_PINS: Mapping[str, str] = {"deepspeed": "0.19.8"}
 GGUF_PINS: Mapping[str, str] = {"gguf": "0.19.0"}
 INTEGRATION_PINS: Mapping[str, Mapping[str, str]] = {
     "wandb": {"wandb": "0.31.0"},

@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
@@ -237,10 +238,6 @@ def _is_version(text: str) -> bool:
 
 def _pod(config: Config) -> Iterator[Problem]:
     pod = config.pod
-    if pod.gpu_count != 1:
-        # TRL refuses several visible GPUs without a launcher, and the pod starts one process.
-        what = f"the pod script runs as one process on one GPU, got {pod.gpu_count}"
-        yield Problem("pod.gpu_count", what, "set pod.gpu_count=1 and name a larger GPU")
     if pod.provider is Provider.RUNPOD and not pod.gpu:
         yield Problem("pod.gpu", "names no GPU to rent", "set pod.gpu=[NVIDIA L40S]")
     singles = [("image", pod.image), ("network_volume", pod.network_volume)]
@@ -330,7 +327,7 @@ def _published_folder(config: Config) -> Iterator[Problem]:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", folder):
         what = f"must be one plain folder name, got {folder!r}"
         yield Problem("publish.dir", what, "set publish.dir=delivered")
-    if re.fullmatch(r"checkpoint-.*|quarantine|events\..*", folder):
+    if re.fullmatch(r"checkpoint-.*|quarantine|ranks|events\..*", folder):
         what = f"{folder!r} is a name the run itself uses beside it"
         yield Problem("publish.dir", what, "set publish.dir=delivered")
 
@@ -369,4 +366,5 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _published_folder,
     _skips,
     *ARGUMENT_RULES,
+    *GPU_RULES,
 )

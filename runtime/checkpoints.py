@@ -22,12 +22,20 @@ MANIFEST_FILE = "podproof.json"
 # Under this name the trainer's state says of which run it is, and what a resumed run must make up.
 CHECKPOINT_RECORD = "podproof"
 
+# What a silent restart would lack: one of each. Adam's state is optimizer.bin under FSDP; DeepSpeed
+# writes `latest` when its own folder, which holds it, is whole.
+_RESUME_FILES = (
+    ("trainer_state.json",),
+    ("optimizer.pt", "optimizer.bin", "latest"),
+    ("scheduler.pt",),
+)
+
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
 
 # What a resumed trainer needs, and a user of the weights does not.
 _TRAINING_STATE = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
-    r"|podproof\.json(\.tmp)?"
+    r"|pytorch_model_fsdp\.bin|latest|zero_to_fp32\.py|podproof\.json(\.tmp)?"
 )
 
 
@@ -50,12 +58,12 @@ def checkpoint_damage(path: Path) -> str | None:
     torch saved has the directory that it writes last, the weights as in `weights_damage`, and the
     bytes as in `manifest_damage`.
     """
-    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt"):
-        if not (path / name).is_file() or (path / name).stat().st_size == 0:
-            return f"{name} is missing or empty"
+    for names in _RESUME_FILES:
+        if not any((path / name).is_file() and (path / name).stat().st_size for name in names):
+            return f"{names[0]} is missing or empty"
     if not isinstance(_checkpoint_json(path / "trainer_state.json"), dict):
         return "trainer_state.json is broken"
-    for saved in sorted((*path.glob("*.pt"), *path.glob("*.pth"))):
+    for saved in sorted(item for item in path.iterdir() if item.suffix in {".pt", ".pth", ".bin"}):
         if not zipfile.is_zipfile(saved):
             return f"{saved.name} is cut short"
     return weights_damage(path) or manifest_damage(path)

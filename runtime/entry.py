@@ -19,13 +19,16 @@ The plan is the JSON at the very end; everything before it is the program, the s
 
 from typing import Any
 
+from podproof.runtime.distributed import Rank
 from podproof.runtime.main import main
 
 PLAN_JSON = "{}"
 
 # What only some plans need, one line each: a script carries those entries that its plan asks for,
 # and no others.
-PARTS: dict[str, Any] = {}
+PARTS: dict[str, Any] = {
+    "ranks": Rank,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main(PLAN_JSON, PARTS))

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from podproof.runtime.alone import Alone
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.checkpoints import chosen_checkpoint, deliver
@@ -31,7 +32,7 @@ from podproof.runtime.safeguard import Safeguard
 from podproof.runtime.scorer import SCORE_KEY, usable_loss
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
-from podproof.runtime.spool import boots_so_far
+from podproof.runtime.spool import boots_so_far, seqs_so_far
 from podproof.runtime.trainers import as_trainer_callback, build_trainer
 
 EXIT_DONE = 0
@@ -55,6 +56,7 @@ class Surroundings:
     output: Path
     data_roots: tuple[Path, ...]
     endpoint: ReportEndpoint | None
+    deadline: DeadlineWatch
 
 
 @dataclass
@@ -65,8 +67,7 @@ class PodRun:
     parts: Mapping[str, Any]
     surroundings: Surroundings
     reporter: Reporter
-    stop: StopRequest
-    deadline: DeadlineWatch
+    rank: Alone
     is_started: bool = False
 
     def notice(self, what: str) -> None:
@@ -96,19 +97,24 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     try:
         plan = plan_from_json(plan_json)
         surroundings = read_surroundings(plan)
-        deadline = DeadlineWatch(os.environ, plan.publish.to)
+        if options.selfcheck:
+            return selfcheck(plan, surroundings)
+        rank: Alone = parts.get("ranks", Alone)(plan, surroundings.output)
+        code = rank.start_all()
     except PodproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if options.selfcheck:
-        return selfcheck(plan, surroundings)
-    surroundings.output.mkdir(parents=True, exist_ok=True)
-    source = ReportSource(surroundings.run_id, surroundings.boot)
-    reporter = Reporter(surroundings.output, source, endpoint=surroundings.endpoint)
+    return rank.ended(_run_here(plan, parts, surroundings, rank)) if code is None else code
+
+
+def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, rank: Alone) -> int:
+    output, boot = surroundings.output, surroundings.boot
+    output.mkdir(parents=True, exist_ok=True)
+    source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
+    reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
     code = EXIT_FAILED
     try:
-        run = PodRun(plan, parts, surroundings, reporter, StopRequest(), deadline)
-        code = run_to_its_end(run)
+        code = run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
     finally:
         # Whoever sent a signal will not wait long. The file is written first, whatever comes then.
         with contextlib.suppress(KeyboardInterrupt):
@@ -129,6 +135,7 @@ def read_surroundings(plan: Plan) -> Surroundings:
         output=output,
         data_roots=(*roots, Path.cwd(), script_folder),
         endpoint=_endpoint(plan),
+        deadline=DeadlineWatch(environment, plan.publish.to),
     )
 
 
@@ -168,7 +175,7 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
 def run_to_its_end(run: PodRun) -> int:
     """Train and deliver; whatever happens, end with one terminal event and its exit code."""
     try:
-        _listen_for_signals(run.stop)
+        _listen_for_signals(run.rank.heard)
         with _full_disk_explained(run.surroundings.output):
             return _train_and_deliver(run)
     except PodproofError as error:
@@ -177,14 +184,15 @@ def run_to_its_end(run: PodRun) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.stop.reason})
+        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.rank.heard.reason})
         return EXIT_PREEMPTED
     except Exception as error:
         # The whole traceback goes to the log; the event carries its last lines.
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
-        run.reporter.report(EventKind.FAILED, body=body)
         print(trace, file=sys.stderr)
+        if not run.rank.starts_again(run.notice):
+            run.reporter.report(EventKind.FAILED, body=body)
         return EXIT_FAILED
 
 
@@ -200,24 +208,26 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
 
 
 def _train_and_deliver(run: PodRun) -> int:
-    plan, output, reporter = run.plan, run.surroundings.output, run.reporter
+    plan, output, reporter, stop = run.plan, run.surroundings.output, run.reporter, run.rank.stop
+    run.rank.begin()
     rows = read_data(plan.data, plan.method, run.surroundings.data_roots)
     _report_plan(plan, rows, reporter)
-    callback = PodCallback(plan.scorer, reporter.report, run.stop)
+    callback = PodCallback(plan.scorer, reporter.report, stop)
     sealer = CheckpointSealer(reporter.report)
     try:
         trained = train_in_memory(
             plan, output, run.notice, lambda fitted: _train(run, fitted, rows, callback, sealer)
         )
     finally:
-        sealer.close(SEAL_SECONDS_STOPPED if run.stop.reason else None)
+        sealer.close(SEAL_SECONDS_STOPPED if stop.reason else None)
+    run.rank.leave()
+    if not run.rank.is_first:
+        return EXIT_DONE
     # Past the deadline there is no next start: what there is is delivered in the time that is left
     # until the boot program kills.
-    if run.stop.reason is not None and run.deadline.left_s > 0:
-        reporter.report(
-            EventKind.PREEMPTED, step=trained.final_step, body={"reason": run.stop.reason}
-        )
-        print(f"stopped at step {trained.final_step} ({run.stop.reason}); start again to resume")
+    if stop.reason is not None and run.surroundings.deadline.left_s > 0:
+        reporter.report(EventKind.PREEMPTED, step=trained.final_step, body={"reason": stop.reason})
+        print(f"stopped at step {trained.final_step} ({stop.reason}); start again to resume")
         return EXIT_PREEMPTED
     ending = _deliver_best(run, callback, trained)
     kind, reason = _ending_of(run, trained)
@@ -230,8 +240,11 @@ def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
     """Return the kind of event that ends the run, and why it is not `done`."""
     if trained.final_step >= trained.max_steps:
         return EventKind.DONE, trained.stop_reason
-    if run.deadline.ending is not None:
-        return run.deadline.ending, run.deadline.reason or run.stop.reason
+    if run.surroundings.deadline.ending is not None:
+        return (
+            run.surroundings.deadline.ending,
+            run.surroundings.deadline.reason or run.rank.stop.reason,
+        )
     return EventKind.STOPPED_EARLY, trained.stop_reason
 
 
@@ -239,16 +252,17 @@ def _train(
     run: PodRun, plan: Plan, rows: Rows, callback: PodCallback, sealer: CheckpointSealer
 ) -> Trained:
     """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
-    output, report = run.surroundings.output, run.reporter.report
-    safeguard = Safeguard(run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
+    output, report, rank = run.surroundings.output, run.reporter.report, run.rank
+    safeguard = Safeguard(rank.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
-    trainer.add_callback(as_trainer_callback(run.deadline))
+    trainer.add_callback(as_trainer_callback(run.surroundings.deadline))
+    rank.join(trainer)
     if not run.is_started:
         _report_start(run, trainer, [*row_notices(rows), *built.adjustments])
         run.is_started = True
-    checkpoint = checkpoint_to_resume(plan, output, run.notice)
-    if checkpoint is not None:
+    checkpoint = rank.decide(lambda: checkpoint_to_resume(plan, output, run.notice))
+    if checkpoint is not None and rank.is_first:
         report(EventKind.RESUMED, body={"path": str(checkpoint)})
         print(f"resuming from {checkpoint}")
         sealer.seal(checkpoint)

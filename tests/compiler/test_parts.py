@@ -6,6 +6,9 @@ import pytest
 
 from podproof.compiler.bundle import bundle
 from podproof.compiler.errors import NotBundleable
+from podproof.compiler.lower import lower
+from podproof.compiler.read import Request, read
+from podproof.compiler.script import compile_run
 
 WITH_PARTS = {
     "core": "def core() -> int:\n    return 1\n",
@@ -42,6 +45,20 @@ def test_only_the_parts_asked_for_ride_along(kept: tuple[str, ...], modules: lis
     exec(made.text, there)  # noqa: S102 - our own toy
     assert [name for name, _, _ in made.modules] == modules
     assert sorted(there["PARTS"]) == sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "is_carried"),
+    [((), False), (("pod.gpu_count=2",), True), (("pod.node_count=2",), True)],
+)
+def test_a_script_for_one_gpu_carries_nothing_for_several(
+    overrides: tuple[str, ...], *, is_carried: bool
+) -> None:
+    made = compile_run(lower(read(Request(("experiment=tiny_sft", *overrides)))))
+
+    names = {name for name, _, _ in made.modules}
+    assert names.isdisjoint({"distributed", "agreement", "starter"}) is not is_carried
+    assert "alone" in names
 
 
 def test_a_part_that_is_not_there_is_refused_by_name() -> None:

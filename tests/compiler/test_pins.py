@@ -7,7 +7,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
+from podproof.compiler.pins import (
+    DEEPSPEED_PINS,
+    GGUF_PINS,
+    INTEGRATION_PINS,
+    POD_PINS,
+    QLORA_PINS,
+)
 from tests.compiler.conftest import ROOT
 
 CONSTRAINTS = dict(
@@ -37,14 +43,14 @@ def test_the_extra_for_the_examples_names_the_same_versions() -> None:
 
 
 def test_no_package_is_pinned_twice() -> None:
-    tables = [POD_PINS, QLORA_PINS, GGUF_PINS, *INTEGRATION_PINS.values()]
+    tables = [POD_PINS, QLORA_PINS, GGUF_PINS, DEEPSPEED_PINS, *INTEGRATION_PINS.values()]
     names = [name for table in tables for name in table]
 
     assert len(names) == len(set(names))
 
 
 def test_pins_are_written_under_their_canonical_names() -> None:
-    tables = [POD_PINS, QLORA_PINS, GGUF_PINS, *INTEGRATION_PINS.values()]
+    tables = [POD_PINS, QLORA_PINS, GGUF_PINS, DEEPSPEED_PINS, *INTEGRATION_PINS.values()]
     names = [name for table in tables for name in table]
 
     assert names == [canonicalize_name(name) for name in names]

@@ -22,6 +22,12 @@ from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, re
 
 Values = Mapping[str, Any]
 
+FSDP: Values = {"pod.gpu_count": 2, "trainer.fsdp": True}
+ZERO_2: Values = {"zero_optimization": {"stage": 2}}
+ZERO_3: Values = {
+    "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+}
+
 # (rule, method, what is changed in a sound config, the key that is refused)
 REFUSED: list[tuple[str, str, Values, str]] = [
     ("_ranges", "sft", {"trainer.learning_rate": 0.0}, "trainer.learning_rate"),
@@ -70,7 +76,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"pod.requirements": {"A-b": "1", "a_b": "2"}},
         "pod.requirements.a_b",
     ),
-    ("_pod", "sft", {"pod.gpu_count": 2}, "pod.gpu_count"),
     ("_pod", "rented_sft", {"pod.gpu": ()}, "pod.gpu"),
     ("_pod", "rented_sft", {"pod.gpu": ('NVIDIA "A40"',)}, "pod.gpu"),
     ("_pod", "rented_sft", {"pod.image": ""}, "pod.image"),
@@ -109,7 +114,68 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
     ("_published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
     ("_published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("_published_folder", "sft", {"publish.dir": "ranks"}, "publish.dir"),
     ("_skips", "sft", {"gates.skip": {"scorer": " "}}, "gates.skip.scorer"),
+    ("_sharding", "sft", {"trainer.fsdp": True}, "trainer.fsdp"),
+    ("_sharding", "rented_sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
+    (
+        "_sharding",
+        "rented_sft",
+        {"pod.gpu_count": 2, "trainer.fsdp": True, "trainer.deepspeed": ZERO_2},
+        "trainer.deepspeed",
+    ),
+    ("_sharding", "sft", {"trainer.fsdp_config": {"version": 2}}, "trainer.fsdp_config"),
+    (
+        "_fsdp",
+        "sft",
+        {**FSDP, "trainer.fsdp_config": {"fsdp_state_dict_type": "SHARDED_STATE_DICT"}},
+        "trainer.fsdp_config.state_dict_type",
+    ),
+    (
+        "_fsdp",
+        "sft",
+        {**FSDP, "trainer.fsdp_config": {"version": 1}},
+        "trainer.fsdp_config.version",
+    ),
+    (
+        "_fsdp",
+        "rented_sft",
+        {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}},
+        "trainer.activation_checkpointing",
+    ),
+    ("_fsdp", "rented_sft", {**FSDP, "adapter.kind": AdapterKind.QLORA}, "adapter.kind"),
+    ("_fsdp", "sft", {**FSDP, "trainer.max_grad_norm": 0.0}, "trainer.max_grad_norm"),
+    ("_deepspeed", "sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {**ZERO_2, "train_batch_size": 64}},
+        "trainer.deepspeed.train_batch_size",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {**ZERO_2, "scheduler": {"type": "WarmupLR"}}},
+        "trainer.deepspeed.scheduler",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {"bf16": {"enabled": "auto"}}},
+        "trainer.deepspeed.zero_optimization.stage",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {"zero_optimization": {"stage": 3}}},
+        "trainer.deepspeed.zero_optimization.stage3_gather_16bit_weights_on_model_save",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
+        "adapter.kind",
+    ),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -145,6 +211,12 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
     ("_published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
+    ("_sharding", "sft", {"pod.gpu_count": 2}),
+    ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
+    ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}),
+    ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
+    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
+    ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
 ]
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: the damaged are seen and set aside, the chosen one is delivered byte for byte."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,22 @@ def test_what_a_trainer_resumes_without_is_no_damage(sound: Path, name: str) -> 
     (sound / name).unlink()
 
     assert checkpoint_damage(sound) is None
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "latest"], ids=["FSDP", "DeepSpeed"])
+def test_the_optimizer_of_sharded_training_has_another_name(sound: Path, name: str) -> None:
+    (sound / "optimizer.pt").rename(sound / name)
+
+    assert checkpoint_damage(sound) is None
+
+
+def test_weights_that_fsdp_saved_for_itself_are_looked_at_and_not_delivered(sound: Path) -> None:
+    shutil.copyfile(sound / "optimizer.pt", sound / "pytorch_model_fsdp.bin")
+    whole = deliver(sound, sound.parent / "delivered")
+    (sound / "pytorch_model_fsdp.bin").write_bytes(b"PK cut short")
+
+    assert "pytorch_model_fsdp.bin" not in whole
+    assert checkpoint_damage(sound) == "pytorch_model_fsdp.bin is cut short"
 
 
 def test_an_adapter_without_its_base_model_is_sound(sound: Path) -> None:

@@ -312,6 +312,19 @@ def test_without_a_gpu_what_needs_one_gives_way_and_is_told() -> None:
     assert (adjusted.arguments["bf16"], adjusted.arguments["optim"]) == (False, "adamw_torch")
 
 
+def test_without_a_gpu_nothing_is_sharded_and_that_is_told() -> None:
+    zero = {"zero_optimization": {"stage": 2}}
+    plan = plan_for(MethodName.SFT, deepspeed=zero, fsdp=True)
+
+    adjusted, notices = adjust_to_machine(plan, has_gpu=False)
+
+    assert adjusted.arguments["deepspeed"] is False
+    assert notices == (
+        "no GPU: deepspeed is off",
+        "no GPU: fsdp parts nothing, each process holds the whole model",
+    )
+
+
 def test_a_plan_made_for_the_cpu_needs_no_notice() -> None:
     adjusted, notices = adjust_to_machine(plan_for(MethodName.SFT), has_gpu=False)
 
@@ -325,6 +338,7 @@ def test_what_the_plan_leaves_open_is_filled_in(tmp_path: Path) -> None:
     assert arguments["output_dir"] == str(tmp_path)
     assert arguments["seed"] == 5
     assert arguments["activation_checkpointing"] is True
+    assert arguments["ddp_find_unused_parameters"] is False
 
 
 def test_gradient_checkpointing_is_passed_on_by_its_present_name(tmp_path: Path) -> None:
