@@ -7,23 +7,28 @@ Run it where its dependencies are installed, or let uv install them from the blo
     python pod_script.py --selfcheck     check the scorer and print the arithmetic; trains nothing
 
 Environment: PODPROOF_OUTPUT (where to write), PODPROOF_DATA (where data files lie),
-PODPROOF_REPORT_URL and PODPROOF_REPORT_TOKEN (where to report), PODPROOF_RUN_ID, PODPROOF_BOOT.
+PODPROOF_REPORT_URL and PODPROOF_REPORT_TOKEN (where to report), PODPROOF_RUN_ID, PODPROOF_BOOT;
+where the weights are published: HF_TOKEN, HF_ENDPOINT.
 
 Exit codes: 0 done; 1 failed; 2 the plan or the arguments are wrong; 3 the data is wrong;
-4 no checkpoint can be delivered; 143 stopped by a signal with a checkpoint saved.
+4 no checkpoint can be delivered; 5 delivered, but not published; 143 stopped by a signal, with what
+was done so far saved.
 
 The plan is the JSON at the very end; everything before it is the program, the same for every run.
 """
 
 from typing import Any
 
+from podproof.runtime.hub import HubPublisher
 from podproof.runtime.main import main
 
 PLAN_JSON = "{}"
 
 # What only some plans need, one line each: a script carries those entries that its plan asks for,
 # and no others.
-PARTS: dict[str, Any] = {}
+PARTS: dict[str, Any] = {
+    "hub": HubPublisher,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main(PLAN_JSON, PARTS))

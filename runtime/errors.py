@@ -6,6 +6,7 @@ The tree, with exit codes (each class has an entry in docs/reference/errors.md):
     ├── BadPlan                    2   runtime: the plan in the script cannot be read
     ├── BadData                    3   runtime: rows that cannot be trained on
     ├── NoUsableCheckpoint         4   runtime: nothing on disk can be delivered
+    ├── NotPublished               5   runtime: delivered on the volume, but not on the hub
     ├── BadConfig                  2   compiler: the config breaks a rule
     ├── NotBundleable              1   compiler: runtime/ cannot become one file
     ├── BadScript                  2   compiler: a pod script file that is not one of ours
@@ -75,3 +76,10 @@ class NoUsableCheckpoint(PodproofError):
 
     error_id = "no-usable-checkpoint"
     exit_code = 4
+
+
+class NotPublished(PodproofError):
+    """The weights are delivered on the volume, but did not get to the hub."""
+
+    error_id = "not-published"
+    exit_code = 5

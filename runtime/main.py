@@ -14,12 +14,20 @@ from typing import Any
 
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
-from podproof.runtime.checkpoints import chosen_checkpoint, deliver, newest_usable_checkpoint
+from podproof.runtime.checkpoints import list_checkpoints, newest_usable_checkpoint
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
-from podproof.runtime.errors import BadPlan, NoUsableCheckpoint, PodproofError, Problem
+from podproof.runtime.delivery import (
+    DeliveryRecord,
+    Publisher,
+    deliver_best,
+    former_delivery,
+    report_delivery,
+)
+from podproof.runtime.errors import BadPlan, NotPublished, PodproofError, Problem
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import Plan, PublishTo, Resume, Sink, plan_from_json
+from podproof.runtime.model_card import TrainingFacts
+from podproof.runtime.plan import Plan, Resume, Sink, plan_from_json
 from podproof.runtime.reporter import Reporter, ReportSource
 from podproof.runtime.rows import Rows, row_notices
 from podproof.runtime.selfcheck import failed_vectors
@@ -45,7 +53,7 @@ class Surroundings:
     endpoint: ReportEndpoint | None
 
 
-def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
+def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
     """Run the plan, or check it with --selfcheck; return one of the exit codes listed on top.
 
     `parts` are those of the script's optional parts that this plan asked for, by name.
@@ -68,7 +76,7 @@ def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = Non
         endpoint=surroundings.endpoint,
     )
     try:
-        return run_to_its_end(plan, surroundings, reporter)
+        return run_to_its_end(plan, surroundings, reporter, parts)
     finally:
         reporter.close(FLUSH_SECONDS)
 
@@ -122,13 +130,21 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
     return EXIT_FAILED if failures else EXIT_DONE
 
 
-def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -> int:
-    """Train and deliver; whatever happens, end with one terminal event and its exit code."""
+def run_to_its_end(
+    plan: Plan, surroundings: Surroundings, reporter: Reporter, parts: Mapping[str, Any]
+) -> int:
+    """Train, deliver, publish; whatever happens, end with one terminal event and its exit code."""
     stop = StopRequest()
     _listen_for_signals(stop)
+    make_publisher = parts.get("hub")
+    publisher = make_publisher(plan, reporter.report, stop) if make_publisher else None
     try:
-        ending = _train_and_deliver(plan, surroundings, reporter, stop)
+        ending = _train_and_deliver(plan, surroundings, reporter, stop, publisher)
     except PodproofError as error:
+        if isinstance(error, NotPublished) and stop.reason is not None:
+            reporter.report(EventKind.PREEMPTED, body={"reason": stop.reason})
+            print(error, file=sys.stderr)
+            return EXIT_PREEMPTED
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
         reporter.report(EventKind.FAILED, body=body)
         print(error, file=sys.stderr)
@@ -147,8 +163,37 @@ def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -
 
 
 def _train_and_deliver(
-    plan: Plan, surroundings: Surroundings, reporter: Reporter, stop: StopRequest
+    plan: Plan,
+    surroundings: Surroundings,
+    reporter: Reporter,
+    stop: StopRequest,
+    publisher: Publisher | None,
 ) -> int:
+    output = surroundings.output
+    record = former_delivery(plan, output)
+    if record is not None:
+        reporter.report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
+        print(f"an earlier start trained to step {record.final_step}; nothing is trained again")
+    else:
+        if publisher is not None:
+            publisher.check(is_fresh=not list_checkpoints(output))
+        record = _train(plan, surroundings, reporter, stop)
+    if record is None:
+        return EXIT_PREEMPTED
+    report_delivery(record, reporter.report)
+    print(f"the chosen weights lie in {record.path or record.checkpoint}")
+    published = None if publisher is None else publisher.publish(record)
+    if published is not None:
+        print(f"published at {published['url']}")
+    body = record.ending_body(published)
+    reporter.report(record.ending, step=record.final_step, body=body)
+    return EXIT_DONE
+
+
+def _train(
+    plan: Plan, surroundings: Surroundings, reporter: Reporter, stop: StopRequest
+) -> DeliveryRecord | None:
+    """Train and deliver the best; return None, with a checkpoint saved, when told to stop."""
     rows = read_data(plan.data, plan.method, surroundings.data_roots)
     _report_plan(plan, rows, reporter)
     callback = PodCallback(plan.scorer, reporter.report, stop)
@@ -162,11 +207,18 @@ def _train_and_deliver(
     if stop.reason is not None and final_step < trainer.state.max_steps:
         reporter.report(EventKind.PREEMPTED, step=final_step, body={"reason": stop.reason})
         print(f"stopped at step {final_step} ({stop.reason}); start again to resume")
-        return EXIT_PREEMPTED
-    ending = _deliver_best(plan, surroundings.output, callback, reporter)
-    kind = EventKind.STOPPED_EARLY if callback.stopped_early else EventKind.DONE
-    reporter.report(kind, step=final_step, body={**ending, "final_step": final_step})
-    return EXIT_DONE
+        return None
+    facts = TrainingFacts(
+        log_history=trainer.state.log_history,
+        final_step=final_step,
+        chosen_step=callback.scores.best_step,
+        train_rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        versions=_versions(),
+    )
+    ending = EventKind.STOPPED_EARLY if callback.stopped_early else EventKind.DONE
+    best_score = callback.scores.best_score
+    return deliver_best(plan, surroundings.output, facts, ending=ending, best_score=best_score)
 
 
 def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
@@ -187,13 +239,17 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
 
 
 def _report_start(reporter: Reporter, trainer: Any, output: Path, notices: list[str]) -> None:
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
-    device = str(trainer.args.device)
-    body = {"python": platform.python_version(), **versions, "device": device}
+    body = {**_versions(), "device": str(trainer.args.device)}
     reporter.report(EventKind.STARTED, body={**body, "output": str(output)})
     for what in notices:
         reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
         print(f"notice: {what}")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "trl", "peft")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}
 
 
 def _resumable(plan: Plan, output: Path, reporter: Reporter) -> Path | None:
@@ -206,32 +262,6 @@ def _resumable(plan: Plan, output: Path, reporter: Reporter) -> Path | None:
         reporter.report(EventKind.RESUMED, body={"path": str(checkpoint)})
         print(f"resuming from {checkpoint}")
     return checkpoint
-
-
-def _deliver_best(
-    plan: Plan, output: Path, callback: PodCallback, reporter: Reporter
-) -> dict[str, Any]:
-    """Deliver the checkpoint with the best score, or the last one of a run without evaluations."""
-    best_step = callback.scores.best_step
-    if best_step is None and plan.arguments.get("load_best_model_at_end"):
-        raise NoUsableCheckpoint(
-            Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
-        )
-    checkpoint = chosen_checkpoint(output, best_step)
-    ending = {
-        "best_step": best_step,
-        "best_score": None if best_step is None else callback.scores.best_score,
-        "checkpoint": str(checkpoint),
-        "delivered": None,
-    }
-    if plan.publish.to is PublishTo.NONE:
-        return ending
-    delivered = output / plan.publish.dir
-    digests = deliver(checkpoint, delivered)
-    body = {"path": str(delivered), "step": best_step, "sha256": digests}
-    reporter.report(EventKind.DELIVERED, step=best_step, body=body)
-    print(f"delivered {checkpoint.name} to {delivered}")
-    return {**ending, "delivered": str(delivered)}
 
 
 def _listen_for_signals(stop: StopRequest) -> None:

@@ -1,0 +1,204 @@
+"""Delivery: the chosen checkpoint becomes a folder that loads by itself, with a card that says why.
+
+A run is over when its weights lie where they were asked for. What was delivered is kept in
+`delivery.json`, so that a start after the training only does what is left to do.
+"""
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from podproof.runtime.checkpoints import chosen_checkpoint, file_sha256, weights_damage
+from podproof.runtime.errors import NoUsableCheckpoint, Problem
+from podproof.runtime.events import EventKind
+from podproof.runtime.model_card import MODEL_CARD, TrainingFacts, model_card
+from podproof.runtime.plan import Plan, PublishTo, Resume
+from podproof.runtime.reader import read_section
+from podproof.runtime.reporter import Report
+
+DELIVERY_FILE = "delivery.json"
+
+# What a resumed trainer needs, and a user of the weights does not.
+_TRAINING_STATE = re.compile(
+    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
+)
+
+
+@dataclass(frozen=True)
+class DeliveryRecord:
+    """How training ended and what was delivered of it: the content of `delivery.json`.
+
+    `ending` is done or stopped_early; `path` is absent with publish.to=none; `sha256` has every
+    file of the delivered folder.
+    """
+
+    config_sha256: str
+    ending: EventKind
+    final_step: int
+    best_step: int | None
+    best_score: float | None
+    checkpoint: str
+    path: str | None
+    sha256: dict[str, str]
+
+    def ending_body(self, published: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the body of the event that ends the run."""
+        return {
+            "best_step": self.best_step,
+            "best_score": self.best_score,
+            "checkpoint": self.checkpoint,
+            "delivered": self.path,
+            "published": published,
+            "final_step": self.final_step,
+        }
+
+
+class Publisher(Protocol):
+    """Takes delivered weights to where everybody concerned can load them."""
+
+    def check(self, *, is_fresh: bool) -> None:
+        """Ask, before training, for all that publishing will need; raise BadPlan when refused.
+
+        A run that is not fresh has checkpoints to lose, and goes on.
+        """
+
+    def publish(self, record: DeliveryRecord) -> Mapping[str, Any]:
+        """Publish the delivered folder; return where it is. Raise NotPublished."""
+
+
+def former_delivery(plan: Plan, output: Path) -> DeliveryRecord | None:
+    """Return what an earlier start of the same run delivered; None unless all of it is there."""
+    path = output / DELIVERY_FILE
+    if plan.recovery.resume is Resume.NEVER or not path.is_file():
+        return None
+    try:
+        fields = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return None
+    problems: list[Problem] = []
+    record = read_section(DeliveryRecord, fields, DELIVERY_FILE, problems)
+    if problems or record.config_sha256 != plan.config_sha256:
+        return None
+    folder = Path(record.path or record.checkpoint)
+    if record.path is None:
+        return record if folder.is_dir() else None
+    is_whole = all((folder / name).is_file() for name in record.sha256) and record.sha256 == {
+        path.name: file_sha256(path) for path in folder.iterdir() if path.is_file()
+    }
+    return record if is_whole else None
+
+
+def deliver_best(
+    plan: Plan, output: Path, facts: TrainingFacts, *, ending: EventKind, best_score: float | None
+) -> DeliveryRecord:
+    """Deliver the chosen checkpoint, or the last one of a run without evaluations; write it down.
+
+    Raise NoUsableCheckpoint.
+    """
+    if facts.chosen_step is None and plan.arguments.get("load_best_model_at_end"):
+        raise NoUsableCheckpoint(
+            Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
+        )
+    checkpoint = chosen_checkpoint(output, facts.chosen_step)
+    folder = None if plan.publish.to is PublishTo.NONE else output / plan.publish.dir
+    digests = {} if folder is None else deliver(checkpoint, folder, model_card(plan, facts))
+    record = DeliveryRecord(
+        config_sha256=plan.config_sha256,
+        ending=ending,
+        final_step=facts.final_step,
+        best_step=facts.chosen_step,
+        best_score=None if facts.chosen_step is None else best_score,
+        checkpoint=str(checkpoint),
+        path=None if folder is None else str(folder),
+        sha256=digests,
+    )
+    write_durably(output / DELIVERY_FILE, json.dumps(asdict(record), indent=2).encode())
+    return record
+
+
+def report_delivery(record: DeliveryRecord, report: Report) -> None:
+    """Say where the weights are, unless they were to stay in their checkpoint."""
+    if record.path is not None:
+        body = {"path": record.path, "step": record.best_step, "sha256": record.sha256}
+        report(EventKind.DELIVERED, step=record.best_step, body=body)
+
+
+def deliver(checkpoint: Path, destination: Path, card: str) -> dict[str, str]:
+    """Copy a checkpoint's weights, tokenizer and configs, add the card; return each file's sha256.
+
+    The copy is made beside `destination`, flushed to the disk, read back, and moved into place in
+    one step, so a `destination` that exists is always whole: after a kill, and on a network volume
+    also after the end of the pod. Raise NoUsableCheckpoint if the weights cannot be loaded, or if
+    a copy differs.
+    """
+    damage = weights_damage(checkpoint)
+    if damage is not None:
+        way_out = "an earlier checkpoint may be whole; look into the run's output"
+        raise NoUsableCheckpoint(Problem(str(checkpoint), damage, way_out))
+    files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
+    unfinished = destination.with_name(destination.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    digests = {path.name: _copy_durably(path, unfinished / path.name) for path in files}
+    write_durably(unfinished / MODEL_CARD, card.encode())
+    digests[MODEL_CARD] = file_sha256(unfinished / MODEL_CARD)
+    flush_to_disk(unfinished)
+    _put_in_place(unfinished, destination)
+    flush_to_disk(destination.parent)
+    return dict(sorted(digests.items()))
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after the machine is gone."""
+    draft = path.with_name(f"{path.name}.tmp")
+    draft.write_bytes(content)
+    flush_to_disk(draft)
+    os.replace(draft, path)
+    flush_to_disk(path.parent)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return when the disk, or the server of a network volume, has the file or folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot flush a folder, and say so by these two.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP} or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _copy_durably(source: Path, target: Path) -> str:
+    shutil.copyfile(source, target)
+    flush_to_disk(target)
+    digest = file_sha256(source)
+    if file_sha256(target) != digest:
+        raise NoUsableCheckpoint(
+            Problem(str(source), "the delivered copy differs", "check the disk")
+        )
+    return digest
+
+
+def _is_delivered(path: Path) -> bool:
+    # The libraries' own cards know nothing of how this checkpoint was chosen; ours takes the place.
+    is_ours = path.name == MODEL_CARD or _TRAINING_STATE.fullmatch(path.name)
+    return path.is_file() and not is_ours
+
+
+def _put_in_place(unfinished: Path, destination: Path) -> None:
+    # A folder cannot replace one that holds files, and emptying that one takes time in which it
+    # would exist and not be whole. So the old one steps aside by its name first.
+    former = destination.with_name(destination.name + ".former")
+    shutil.rmtree(former, ignore_errors=True)
+    if destination.exists():
+        os.replace(destination, former)
+    os.replace(unfinished, destination)
+    shutil.rmtree(former, ignore_errors=True)
