@@ -63,6 +63,10 @@ class Repository:
         self.messages.append(message)
         return oid
 
+    def change(self, name: str, content: bytes) -> None:
+        """Commit one changed file, as somebody at a browser would."""
+        self.add({**self.files, name: content}, "by hand")
+
     @property
     def files(self) -> Files:
         return self.commits[-1][1]
@@ -303,7 +307,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in {Fault.HANG_UP, Fault.NEVER_ANSWER}:
             return
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if fault in ANSWERS:
+        if fault is not None and fault in ANSWERS:
             self._say(*ANSWERS[fault])
         elif kind != "put" and token not in {WRITER, READER}:
             # A careless hub that repeats what it was sent.
@@ -312,7 +316,11 @@ class _Handler(BaseHTTPRequestHandler):
             reply = _reply(hub, answer, named, _Requests(hub, token, body))
             self._answer_unless(fault, reply)
 
-    do_POST = do_PUT = do_GET
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def do_PUT(self) -> None:
+        self.do_GET()
 
     def _answer_unless(self, fault: Fault | None, reply: Answer) -> None:
         if fault is not Fault.DO_IT_AND_HANG_UP:

@@ -198,7 +198,7 @@ def test_a_broken_memory_of_the_commit_is_no_hindrance(world: World, memory: str
 
 def test_what_somebody_changed_on_the_hub_afterwards_stays(world: World) -> None:
     first = world.publish()
-    world.repository.add({**world.repository.files, "README.md": b"better"}, "by hand")
+    world.repository.change("README.md", b"better")
 
     assert world.publish() == first
     assert world.repository.files["README.md"] == b"better"
@@ -298,10 +298,10 @@ def test_large_files_that_were_sent_before_a_cut_are_not_sent_again(world: World
 
 def test_a_commit_of_somebody_else_in_between_is_no_hindrance(world: World) -> None:
     world.publish()
-    world.repository.add({"config.json": b"old"}, "by hand")
+    world.repository.change("config.json", b"old")
     Path(str(world.record.path)).with_name("published.json").unlink()
     changed = later(
-        lambda: world.repository.add({**world.repository.files, "a": b"b"}, "in between") and None,
+        lambda: world.repository.change("a", b"b"),
         lambda: world.hub.count("preupload") == 2,
     )
 
