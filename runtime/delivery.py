@@ -9,24 +9,31 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from podproof.runtime.checkpoints import chosen_checkpoint, file_sha256, weights_damage
+from podproof.runtime.checkpoints import (
+    checkpoint_step,
+    chosen_checkpoint,
+    file_sha256,
+    weights_damage,
+)
 from podproof.runtime.errors import NoUsableCheckpoint, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.model_card import MODEL_CARD, TrainingFacts, model_card
 from podproof.runtime.plan import Plan, PublishTo, Resume
 from podproof.runtime.reader import read_section
 from podproof.runtime.reporter import Report
+from podproof.runtime.scorer import SCORE_KEY, usable_loss
 
 DELIVERY_FILE = "delivery.json"
 
 # What a resumed trainer needs, and a user of the weights does not.
 _TRAINING_STATE = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
+    r"|podproof\.json(\.tmp)?"
 )
 
 
@@ -34,15 +41,17 @@ _TRAINING_STATE = re.compile(
 class DeliveryRecord:
     """How training ended and what was delivered of it: the content of `delivery.json`.
 
-    `ending` is done or stopped_early; `path` is absent with publish.to=none; `sha256` has every
-    file of the delivered folder.
+    `ending` is done or stopped_early, and `reason` why. `best_step` is the scorer's choice, `step`
+    that of the weights. `path` is absent with publish.to=none; `sha256` has every file there.
     """
 
     config_sha256: str
     ending: EventKind
+    reason: str | None
     final_step: int
     best_step: int | None
     best_score: float | None
+    step: int
     checkpoint: str
     path: str | None
     sha256: dict[str, str]
@@ -56,7 +65,17 @@ class DeliveryRecord:
             "delivered": self.path,
             "published": published,
             "final_step": self.final_step,
+            "reason": self.reason,
         }
+
+
+@dataclass(frozen=True)
+class TrainingEnding:
+    """How training ended: done or stopped_early, why it was stopped, and the score of the best."""
+
+    kind: EventKind
+    reason: str | None
+    best_score: float
 
 
 class Publisher(Protocol):
@@ -95,25 +114,35 @@ def former_delivery(plan: Plan, output: Path) -> DeliveryRecord | None:
 
 
 def deliver_best(
-    plan: Plan, output: Path, facts: TrainingFacts, *, ending: EventKind, best_score: float | None
+    plan: Plan,
+    output: Path,
+    facts: TrainingFacts,
+    ending: TrainingEnding,
+    notice: Callable[[str], None],
 ) -> DeliveryRecord:
-    """Deliver the chosen checkpoint, or the last one of a run without evaluations; write it down.
+    """Deliver the checkpoint with the best score, or the last one of a run without evaluations.
 
-    Raise NoUsableCheckpoint.
+    When it is damaged or gone, the next best is delivered, and `notice` is told. What was
+    delivered is written down. Raise NoUsableCheckpoint.
     """
-    if facts.chosen_step is None and plan.arguments.get("load_best_model_at_end"):
+    if facts.best_step is None and plan.arguments.get("load_best_model_at_end"):
         raise NoUsableCheckpoint(
             Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
         )
-    checkpoint = chosen_checkpoint(output, facts.chosen_step)
+    checkpoint, notices = chosen_checkpoint(output, _ranking(facts))
+    for what in notices:
+        notice(what)
+    step = checkpoint_step(checkpoint) or 0
     folder = None if plan.publish.to is PublishTo.NONE else output / plan.publish.dir
-    digests = {} if folder is None else deliver(checkpoint, folder, model_card(plan, facts))
+    digests = {} if folder is None else deliver(checkpoint, folder, model_card(plan, facts, step))
     record = DeliveryRecord(
         config_sha256=plan.config_sha256,
-        ending=ending,
+        ending=ending.kind,
+        reason=ending.reason,
         final_step=facts.final_step,
-        best_step=facts.chosen_step,
-        best_score=None if facts.chosen_step is None else best_score,
+        best_step=facts.best_step,
+        best_score=None if facts.best_step is None else ending.best_score,
+        step=step,
         checkpoint=str(checkpoint),
         path=None if folder is None else str(folder),
         sha256=digests,
@@ -125,8 +154,8 @@ def deliver_best(
 def report_delivery(record: DeliveryRecord, report: Report) -> None:
     """Say where the weights are, unless they were to stay in their checkpoint."""
     if record.path is not None:
-        body = {"path": record.path, "step": record.best_step, "sha256": record.sha256}
-        report(EventKind.DELIVERED, step=record.best_step, body=body)
+        body = {"path": record.path, "step": record.step, "sha256": record.sha256}
+        report(EventKind.DELIVERED, step=record.step, body=body)
 
 
 def deliver(checkpoint: Path, destination: Path, card: str) -> dict[str, str]:
@@ -174,6 +203,14 @@ def flush_to_disk(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def _ranking(facts: TrainingFacts) -> list[int]:
+    """Return the steps of all usable evaluations, the best first, ties to the earlier."""
+    scored = [entry for entry in facts.log_history if SCORE_KEY in entry]
+    scores = {entry["step"]: usable_loss(entry[SCORE_KEY]) for entry in scored}
+    usable = {step: score for step, score in scores.items() if score is not None}
+    return sorted(usable, key=lambda step: (step != facts.best_step, -usable[step], step))
 
 
 def _copy_durably(source: Path, target: Path) -> str:

@@ -11,8 +11,8 @@ PODPROOF_REPORT_URL and PODPROOF_REPORT_TOKEN (where to report), PODPROOF_RUN_ID
 where the weights are published: HF_TOKEN, HF_ENDPOINT.
 
 Exit codes: 0 done; 1 failed; 2 the plan or the arguments are wrong; 3 the data is wrong;
-4 no checkpoint can be delivered; 5 delivered, but not published; 143 stopped by a signal, with what
-was done so far saved.
+4 no checkpoint can be delivered; 5 not enough memory or disk; 6 delivered, but not published;
+143 stopped by a signal, its last step saved.
 
 The plan is the JSON at the very end; everything before it is the program, the same for every run.
 """

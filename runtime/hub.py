@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podproof.runtime.callback import StopRequest
 from podproof.runtime.delivery import DeliveryRecord
 from podproof.runtime.errors import BadPlan, NotPublished, Problem
 from podproof.runtime.events import EventKind
@@ -94,14 +93,11 @@ class HubFault:
 class HubPublisher:
     """Publishes delivered weights to the plan's hub repository."""
 
-    def __init__(
-        self, plan: Plan, report: Report, stop: StopRequest, pace: HubPace | None = None
-    ) -> None:
-        """Take the plan, where to tell of failed tries, and what a signal handler sets."""
+    def __init__(self, plan: Plan, report: Report, pace: HubPace | None = None) -> None:
+        """Take the plan, and where to tell of failed tries."""
         self._pace = pace or HubPace()
         self._repository = HubRepository(plan)
         self._report = report
-        self._stop = stop
         self._told: set[str] = set()
 
     def check(self, *, is_fresh: bool) -> None:
@@ -120,8 +116,8 @@ class HubPublisher:
     def publish(self, record: DeliveryRecord) -> Mapping[str, Any]:
         """Publish the delivered folder; return repository, commit and address, and report them.
 
-        Raise NotPublished when time is over, when told to stop, or, where the weights stay on the
-        volume, when the hub refuses.
+        Raise NotPublished when time is over or, where the weights stay on the volume, when the hub
+        refuses.
         """
         until_unix_s, is_kept = self._pace.limit(os.environ, time.time())
         for attempt in itertools.count():
@@ -131,14 +127,17 @@ class HubPublisher:
                 return dict(done)
             self._tell(f"not published yet: {done.what}")
             pause_s = self._pace.pause_s(os.environ, attempt, done.retry_after_s)
-            if (done.is_refusal and is_kept) or not self._wait(pause_s, until_unix_s):
+            left_s = 0.0 if done.is_refusal and is_kept else until_unix_s - time.time()
+            time.sleep(max(0.0, min(pause_s, left_s)))
+            if left_s <= pause_s:
                 raise NotPublished(_hub_last_words(done, record, is_kept=is_kept))
         raise AssertionError("counting has no end")
 
     def _within(self, until_unix_s: float, work: Callable[[], Any]) -> Any:
-        """Return what `work` returns, or a HubFault when it fails, or is stopped, or takes longer.
+        """Return what `work` returns, or a HubFault when it fails or takes longer.
 
-        It works in a thread, since nothing else leaves an upload of hours when time is over.
+        It works in a thread, since nothing else leaves an upload of hours when time is over, or
+        when a signal says so.
         """
         results: list[Any] = []
 
@@ -150,19 +149,9 @@ class HubPublisher:
 
         thread = threading.Thread(target=run, name="publishing", daemon=True)
         thread.start()
-        while thread.is_alive() and time.time() < until_unix_s and self._stop.reason is None:
+        while thread.is_alive() and time.time() < until_unix_s:
             thread.join(0.1)
-        if results:
-            return results[0]
-        what = self._stop.reason or "no end before the time ran out"
-        return HubFault(f"the upload was cut off: {what}", _HUB_TRY_AGAIN)
-
-    def _wait(self, pause_s: float, until_unix_s: float) -> bool:
-        """Return whether there is time for another try after the pause."""
-        end_unix_s = min(time.time() + pause_s, until_unix_s)
-        while self._stop.reason is None and (left_s := end_unix_s - time.time()) > 0:
-            time.sleep(min(0.1, left_s))
-        return self._stop.reason is None and time.time() < until_unix_s
+        return results[0] if results else HubFault("time ran out in the middle", _HUB_TRY_AGAIN)
 
     def _tell(self, what: str) -> None:
         if what not in self._told:

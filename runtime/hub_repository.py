@@ -71,7 +71,7 @@ class HubRepository:
             "repo_id": self.repo_id,
             "commit": commit,
             "url": f"{api.endpoint}/{self.repo_id}/tree/{commit}",
-            "step": record.best_step,
+            "step": record.step,
             "files": len(record.sha256),
         }
         write_durably(commit_file, json.dumps({**body, "sha256": record.sha256}).encode())
@@ -99,14 +99,14 @@ class HubRepository:
         ]
         if not leftovers and not _hub_differences(before, folder, record.sha256):
             return str(before.sha)
-        step = record.final_step if record.best_step is None else record.best_step
+        added = [CommitOperationAdd(name, folder / name) for name in record.sha256]
+        for addition in added:
+            # One by one: together they are sent by threads that keep the script from ending.
+            api.preupload_lfs_files(self.repo_id, [addition], free_memory=False)
         commit = api.create_commit(
             self.repo_id,
-            [
-                *(CommitOperationAdd(name, folder / name) for name in record.sha256),
-                *(CommitOperationDelete(name) for name in leftovers),
-            ],
-            commit_message=f"{self._plan.name}: the weights of step {step}",
+            [*added, *(CommitOperationDelete(name) for name in leftovers)],
+            commit_message=f"{self._plan.name}: the weights of step {record.step}",
             commit_description=f"sha256 of the config: {self._plan.config_sha256}",
             parent_commit=before.sha,
         )

@@ -1,12 +1,13 @@
 """One run, top to bottom: read the plan and the rows, train, deliver the best, say how it ended."""
 
 import argparse
+import contextlib
 import os
 import platform
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,22 +15,27 @@ from typing import Any
 
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
-from podproof.runtime.checkpoints import list_checkpoints, newest_usable_checkpoint
+from podproof.runtime.checkpoints import list_checkpoints
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
 from podproof.runtime.delivery import (
     DeliveryRecord,
-    Publisher,
+    TrainingEnding,
     deliver_best,
     former_delivery,
     report_delivery,
 )
-from podproof.runtime.errors import BadPlan, NotPublished, PodproofError, Problem
+from podproof.runtime.errors import BadPlan, DiskFull, PodproofError, Problem
 from podproof.runtime.events import EventKind
+from podproof.runtime.failures import is_disk_full
 from podproof.runtime.model_card import TrainingFacts
-from podproof.runtime.plan import Plan, Resume, Sink, plan_from_json
+from podproof.runtime.plan import Plan, Sink, plan_from_json
+from podproof.runtime.recovery import train_in_memory
 from podproof.runtime.reporter import Reporter, ReportSource
+from podproof.runtime.resuming import checkpoint_to_resume
 from podproof.runtime.rows import Rows, row_notices
+from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
 from podproof.runtime.spool import boots_so_far
 from podproof.runtime.trainers import build_trainer
@@ -40,6 +46,9 @@ EXIT_PREEMPTED = 143
 
 # How long the end of a run may wait for the collector; what is not delivered stays in the file.
 FLUSH_SECONDS = 30.0
+# Whoever sends a signal kills a few seconds later.
+FLUSH_SECONDS_STOPPED = 1.0
+SEAL_SECONDS_STOPPED = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,33 @@ class Surroundings:
     output: Path
     data_roots: tuple[Path, ...]
     endpoint: ReportEndpoint | None
+
+
+@dataclass
+class PodRun:
+    """One start of a run: what it works with, and how far it has come."""
+
+    plan: Plan
+    parts: Mapping[str, Any]
+    surroundings: Surroundings
+    reporter: Reporter
+    stop: StopRequest
+    is_started: bool = False
+
+    def notice(self, what: str) -> None:
+        """Say what is worth knowing and no reason to stop, in the record and in the log."""
+        self.reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
+        print(f"notice: {what}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended: `stop_reason` says why the trainer itself stopped it, if it did."""
+
+    final_step: int
+    max_steps: int
+    log_history: Sequence[Mapping[str, Any]]
+    stop_reason: str | None
 
 
 def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
@@ -70,15 +106,16 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     if options.selfcheck:
         return selfcheck(plan, surroundings)
     surroundings.output.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(
-        surroundings.output,
-        ReportSource(surroundings.run_id, surroundings.boot),
-        endpoint=surroundings.endpoint,
-    )
+    source = ReportSource(surroundings.run_id, surroundings.boot)
+    reporter = Reporter(surroundings.output, source, endpoint=surroundings.endpoint)
+    code = EXIT_FAILED
     try:
-        return run_to_its_end(plan, surroundings, reporter, parts)
+        code = run_to_its_end(PodRun(plan, parts, surroundings, reporter, StopRequest()))
     finally:
-        reporter.close(FLUSH_SECONDS)
+        # Whoever sent a signal will not wait long. The file is written first, whatever comes then.
+        with contextlib.suppress(KeyboardInterrupt):
+            reporter.close(FLUSH_SECONDS_STOPPED if code == EXIT_PREEMPTED else FLUSH_SECONDS)
+    return code
 
 
 def read_surroundings(plan: Plan) -> Surroundings:
@@ -130,95 +167,118 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
     return EXIT_FAILED if failures else EXIT_DONE
 
 
-def run_to_its_end(
-    plan: Plan, surroundings: Surroundings, reporter: Reporter, parts: Mapping[str, Any]
-) -> int:
+def run_to_its_end(run: PodRun) -> int:
     """Train, deliver, publish; whatever happens, end with one terminal event and its exit code."""
-    stop = StopRequest()
-    _listen_for_signals(stop)
-    make_publisher = parts.get("hub")
-    publisher = make_publisher(plan, reporter.report, stop) if make_publisher else None
     try:
-        ending = _train_and_deliver(plan, surroundings, reporter, stop, publisher)
+        _listen_for_signals(run.stop)
+        with _full_disk_explained(run.surroundings.output):
+            return _train_and_publish(run)
     except PodproofError as error:
-        if isinstance(error, NotPublished) and stop.reason is not None:
-            reporter.report(EventKind.PREEMPTED, body={"reason": stop.reason})
-            print(error, file=sys.stderr)
-            return EXIT_PREEMPTED
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
-        reporter.report(EventKind.FAILED, body=body)
+        run.reporter.report(EventKind.FAILED, body=body)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        reporter.report(EventKind.PREEMPTED, body={"reason": f"{stop.reason}, twice"})
+        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.stop.reason})
         return EXIT_PREEMPTED
     except Exception as error:
         # The whole traceback goes to the log; the event carries its last lines.
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
-        reporter.report(EventKind.FAILED, body=body)
+        run.reporter.report(EventKind.FAILED, body=body)
         print(trace, file=sys.stderr)
         return EXIT_FAILED
-    return ending
 
 
-def _train_and_deliver(
-    plan: Plan,
-    surroundings: Surroundings,
-    reporter: Reporter,
-    stop: StopRequest,
-    publisher: Publisher | None,
-) -> int:
-    output = surroundings.output
-    record = former_delivery(plan, output)
+@contextlib.contextmanager
+def _full_disk_explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PodproofError) or not is_disk_full(error):
+            raise
+        way_out = "free some space, or use a larger volume; then start again"
+        raise DiskFull(Problem(str(output), str(error), way_out)) from error
+
+
+def _train_and_publish(run: PodRun) -> int:
+    report, output = run.reporter.report, run.surroundings.output
+    publisher = run.parts["hub"](run.plan, report) if "hub" in run.parts else None
+    record = former_delivery(run.plan, output)
     if record is not None:
-        reporter.report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
+        report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
         print(f"an earlier start trained to step {record.final_step}; nothing is trained again")
     else:
         if publisher is not None:
             publisher.check(is_fresh=not list_checkpoints(output))
-        record = _train(plan, surroundings, reporter, stop)
+        record = _train_and_deliver(run)
     if record is None:
         return EXIT_PREEMPTED
-    report_delivery(record, reporter.report)
+    report_delivery(record, report)
     print(f"the chosen weights lie in {record.path or record.checkpoint}")
     published = None if publisher is None else publisher.publish(record)
     if published is not None:
         print(f"published at {published['url']}")
-    body = record.ending_body(published)
-    reporter.report(record.ending, step=record.final_step, body=body)
+    report(record.ending, step=record.final_step, body=record.ending_body(published))
     return EXIT_DONE
 
 
-def _train(
-    plan: Plan, surroundings: Surroundings, reporter: Reporter, stop: StopRequest
-) -> DeliveryRecord | None:
-    """Train and deliver the best; return None, with a checkpoint saved, when told to stop."""
-    rows = read_data(plan.data, plan.method, surroundings.data_roots)
+def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
+    """Return what was delivered; None when told to stop, with a checkpoint saved."""
+    plan, output, reporter = run.plan, run.surroundings.output, run.reporter
+    rows = read_data(plan.data, plan.method, run.surroundings.data_roots)
     _report_plan(plan, rows, reporter)
-    callback = PodCallback(plan.scorer, reporter.report, stop)
-    built = build_trainer(plan, rows, surroundings.output, callback)
-    trainer = built.trainer
-    notices = [*row_notices(rows), *built.adjustments]
-    _report_start(reporter, trainer, surroundings.output, notices)
-    checkpoint = _resumable(plan, surroundings.output, reporter)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    final_step = int(trainer.state.global_step)
-    if stop.reason is not None and final_step < trainer.state.max_steps:
-        reporter.report(EventKind.PREEMPTED, step=final_step, body={"reason": stop.reason})
-        print(f"stopped at step {final_step} ({stop.reason}); start again to resume")
+    callback = PodCallback(plan.scorer, reporter.report, run.stop)
+    sealer = CheckpointSealer(reporter.report)
+    try:
+        trained = train_in_memory(
+            plan, output, run.notice, lambda fitted: _train(run, fitted, rows, callback, sealer)
+        )
+    finally:
+        sealer.close(SEAL_SECONDS_STOPPED if run.stop.reason else None)
+    if run.stop.reason is not None:
+        reporter.report(
+            EventKind.PREEMPTED, step=trained.final_step, body={"reason": run.stop.reason}
+        )
+        print(f"stopped at step {trained.final_step} ({run.stop.reason}); start again to resume")
         return None
     facts = TrainingFacts(
-        log_history=trainer.state.log_history,
-        final_step=final_step,
-        chosen_step=callback.scores.best_step,
+        log_history=trained.log_history,
+        final_step=trained.final_step,
+        best_step=callback.scores.best_step,
         train_rows=len(rows.train),
         eval_rows=len(rows.eval),
         versions=_versions(),
     )
-    ending = EventKind.STOPPED_EARLY if callback.stopped_early else EventKind.DONE
-    best_score = callback.scores.best_score
-    return deliver_best(plan, surroundings.output, facts, ending=ending, best_score=best_score)
+    is_early = trained.final_step < trained.max_steps
+    kind = EventKind.STOPPED_EARLY if is_early else EventKind.DONE
+    ending = TrainingEnding(kind, trained.stop_reason, callback.scores.best_score)
+    return deliver_best(plan, output, facts, ending, run.notice)
+
+
+def _train(
+    run: PodRun, plan: Plan, rows: Rows, callback: PodCallback, sealer: CheckpointSealer
+) -> Trained:
+    """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
+    output, report = run.surroundings.output, run.reporter.report
+    safeguard = Safeguard(run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
+    built = build_trainer(plan, rows, output, callback, safeguard)
+    trainer = built.trainer
+    if not run.is_started:
+        _report_start(run, trainer, [*row_notices(rows), *built.adjustments])
+        run.is_started = True
+    checkpoint = checkpoint_to_resume(plan, output, run.notice)
+    if checkpoint is not None:
+        report(EventKind.RESUMED, body={"path": str(checkpoint)})
+        print(f"resuming from {checkpoint}")
+        sealer.seal(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return Trained(
+        final_step=int(trainer.state.global_step),
+        max_steps=int(trainer.state.max_steps),
+        log_history=tuple(trainer.state.log_history),
+        stop_reason=safeguard.stop_reason,
+    )
 
 
 def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
@@ -238,12 +298,12 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
     reporter.report(EventKind.PLAN, body=body)
 
 
-def _report_start(reporter: Reporter, trainer: Any, output: Path, notices: list[str]) -> None:
+def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
     body = {**_versions(), "device": str(trainer.args.device)}
-    reporter.report(EventKind.STARTED, body={**body, "output": str(output)})
+    where = {"output": str(run.surroundings.output)}
+    run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
-        reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
-        print(f"notice: {what}")
+        run.notice(what)
 
 
 def _versions() -> dict[str, str]:
@@ -252,25 +312,18 @@ def _versions() -> dict[str, str]:
     return {"python": platform.python_version(), **versions}
 
 
-def _resumable(plan: Plan, output: Path, reporter: Reporter) -> Path | None:
-    if plan.recovery.resume is Resume.NEVER:
-        return None
-    checkpoint, notices = newest_usable_checkpoint(output)
-    for what in notices:
-        reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
-    if checkpoint is not None:
-        reporter.report(EventKind.RESUMED, body={"path": str(checkpoint)})
-        print(f"resuming from {checkpoint}")
-    return checkpoint
-
-
 def _listen_for_signals(stop: StopRequest) -> None:
-    """Turn SIGTERM and SIGINT into an orderly stop; a second one ends the run at once."""
+    """Turn SIGTERM and SIGINT into an orderly stop; a second one ends the run at once.
+
+    So does the first one where no step would be lost: while the model is loaded, the data are
+    prepared, or the weights delivered.
+    """
 
     def request_stop(number: int, _frame: Any) -> None:
-        if stop.reason is not None:
+        is_first = stop.reason is None
+        stop.reason = stop.reason or signal.Signals(number).name
+        if not (is_first and stop.is_awaited):
             raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from podproof.runtime.plan import AdapterKind, DataSource, ModelInit, Objective, Plan, ScorerName
-from podproof.runtime.scorer import Score, replay_scores
+from podproof.runtime.scorer import replay_scores
 
 MODEL_CARD = "README.md"
 
@@ -44,26 +44,29 @@ _CARD_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 class TrainingFacts:
     """What a training was, as its card tells it.
 
-    `log_history` is the trainer's, of the whole run; `chosen_step` is absent when nothing was
-    evaluated; `versions` maps packages to versions.
+    `log_history` is the trainer's, of the whole run; `best_step` is absent when no evaluation could
+    be scored; `versions` maps packages to versions.
     """
 
     log_history: Sequence[Mapping[str, Any]]
     final_step: int
-    chosen_step: int | None
+    best_step: int | None
     train_rows: int
     eval_rows: int
     versions: Mapping[str, str]
 
 
-def model_card(plan: Plan, facts: TrainingFacts) -> str:
-    """Return the card as Markdown with YAML metadata; the same facts give the same text."""
+def model_card(plan: Plan, facts: TrainingFacts, step: int) -> str:
+    """Return the card of the checkpoint of that step, as Markdown with YAML metadata.
+
+    The same facts give the same text.
+    """
     sections = (
         "\n".join(_card_metadata(plan)),
         f"# {_card_code(plan.name)}",
         _card_summary(plan, facts),
-        f"## Evaluations\n\n{_card_table(plan, facts)}",
-        f"## How the checkpoint was chosen\n\n{_card_choice(plan, facts)}",
+        f"## Evaluations\n\n{_card_table(plan, facts, step)}",
+        f"## How the checkpoint was chosen\n\n{_card_choice(plan, facts, step)}",
         f"## Use\n\n{_card_use(plan)}",
         f"## Training\n\n{_card_training(plan, facts)}",
     )
@@ -116,7 +119,7 @@ def _card_is_hub_model(plan: Plan) -> bool:
     return is_pretrained and bool(_CARD_HUB_ID.fullmatch(name)) and not Path(name).is_dir()
 
 
-def _card_table(plan: Plan, facts: TrainingFacts) -> str:
+def _card_table(plan: Plan, facts: TrainingFacts, step: int) -> str:
     scores = replay_scores(facts.log_history, plan.scorer)[1]
     if not scores:
         return "None: this run was not evaluated."
@@ -130,25 +133,21 @@ def _card_table(plan: Plan, facts: TrainingFacts) -> str:
         cells = [str(score.step), _card_number(log["eval_loss"]), _card_number(score.value)]
         cells += [_card_number(score.components.get(name)) for name in parts]
         cells += [_card_number(log.get(key)) for key in metrics]
-        lines.append(_card_row([*cells, _card_mark(score, facts)]))
+        lines.append(_card_row([*cells, "**chosen**" if score.step == step else ""]))
     return "\n".join(lines)
 
 
-def _card_mark(score: Score, facts: TrainingFacts) -> str:
-    return "**chosen**" if score.step == facts.chosen_step else ""
-
-
-def _card_choice(plan: Plan, facts: TrainingFacts) -> str:
-    if facts.chosen_step is None:
-        return "No evaluation could be scored, so these are the weights of the last checkpoint."
+def _card_choice(plan: Plan, facts: TrainingFacts, step: int) -> str:
+    these = f"These are the weights of step {step} of {facts.final_step}"
+    if facts.best_step is None:
+        return f"{these}, the last checkpoint: no evaluation could be scored."
+    if step != facts.best_step:
+        these += f", since those of step {facts.best_step} were damaged"
     weights = asdict(plan.scorer)
     formula = _CARD_FORMULAS.get(plan.scorer.name, "a formula of its own").format_map(weights)
     rule = _CARD_OBJECTIVES[plan.scorer.objective].format_map(weights)
-    step, last = facts.chosen_step, facts.final_step
-    return (
-        f"These are the weights of step {step} of {last}, chosen by the scorer "
-        f"{_card_code(str(plan.scorer.name))}: {formula}.\n\n{rule}"
-    )
+    scorer = _card_code(str(plan.scorer.name))
+    return f"{these}, chosen by the scorer {scorer}: {formula}.\n\n{rule}"
 
 
 def _card_use(plan: Plan) -> str:
