@@ -90,6 +90,9 @@ class HubFault:
     retry_after_s: float = 0.0
 
 
+_HUB_CUT_OFF = HubFault("time ran out in the middle of it", _HUB_TRY_AGAIN)
+
+
 class HubPublisher:
     """Publishes delivered weights to the plan's hub repository."""
 
@@ -120,17 +123,20 @@ class HubPublisher:
         refuses.
         """
         until_unix_s, is_kept = self._pace.limit(os.environ, time.time())
+        fault = _HUB_CUT_OFF
         for attempt in itertools.count():
             done = self._within(until_unix_s, lambda: self._repository.put(record))
             if not isinstance(done, HubFault):
                 self._report(EventKind.PUBLISHED, body=done)
                 return dict(done)
-            self._tell(f"not published yet: {done.what}")
-            pause_s = self._pace.pause_s(os.environ, attempt, done.retry_after_s)
-            left_s = 0.0 if done.is_refusal and is_kept else until_unix_s - time.time()
+            # What went wrong before says more than that there was no time for another try.
+            fault = fault if done is _HUB_CUT_OFF else done
+            self._tell(f"not published yet: {fault.what}")
+            pause_s = self._pace.pause_s(os.environ, attempt, fault.retry_after_s)
+            left_s = 0.0 if fault.is_refusal and is_kept else until_unix_s - time.time()
             time.sleep(max(0.0, min(pause_s, left_s)))
             if left_s <= pause_s:
-                raise NotPublished(_hub_last_words(done, record, is_kept=is_kept))
+                raise NotPublished(_hub_last_words(fault, record, is_kept=is_kept))
         raise AssertionError("counting has no end")
 
     def _within(self, until_unix_s: float, work: Callable[[], Any]) -> Any:
@@ -151,7 +157,7 @@ class HubPublisher:
         thread.start()
         while thread.is_alive() and time.time() < until_unix_s:
             thread.join(0.1)
-        return results[0] if results else HubFault("time ran out in the middle", _HUB_TRY_AGAIN)
+        return results[0] if results else _HUB_CUT_OFF
 
     def _tell(self, what: str) -> None:
         if what not in self._told:
