@@ -96,11 +96,18 @@ _HUB_CUT_OFF = HubFault("time ran out in the middle of it", _HUB_TRY_AGAIN)
 class HubPublisher:
     """Publishes delivered weights to the plan's hub repository."""
 
-    def __init__(self, plan: Plan, report: Report, pace: HubPace | None = None) -> None:
-        """Take the plan, and where to tell of failed tries."""
+    def __init__(
+        self,
+        plan: Plan,
+        report: Report,
+        notice: Callable[[str], None],
+        pace: HubPace | None = None,
+    ) -> None:
+        """Take the plan, where events go, and whom to tell of failed tries."""
         self._pace = pace or HubPace()
         self._repository = HubRepository(plan)
         self._report = report
+        self._notice = notice
         self._told: set[str] = set()
 
     def check(self, *, is_fresh: bool) -> None:
@@ -162,7 +169,7 @@ class HubPublisher:
     def _tell(self, what: str) -> None:
         if what not in self._told:
             self._told.add(what)
-            self._report(EventKind.NOTICE, body={"what": what, "count": 1})
+            self._notice(what)
 
 
 def hub_fault(error: Exception) -> HubFault:

@@ -203,7 +203,7 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
 
 def _train_and_publish(run: PodRun) -> int:
     report, output = run.reporter.report, run.surroundings.output
-    publisher = run.parts["hub"](run.plan, report) if "hub" in run.parts else None
+    publisher = run.parts["hub"](run.plan, report, run.notice) if "hub" in run.parts else None
     record = former_delivery(run.plan, output)
     if record is not None:
         report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
