@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from podproof.runtime.checkpoints import (
     checkpoint_step,
@@ -41,8 +41,9 @@ _TRAINING_STATE = re.compile(
 class DeliveryRecord:
     """How training ended and what was delivered of it: the content of `delivery.json`.
 
-    `ending` is done or stopped_early, and `reason` why. `best_step` is the scorer's choice, `step`
-    that of the weights. `path` is absent with publish.to=none; `sha256` has every file there.
+    `ending` is the kind of event that ends the run, `reason` why it is not done. `best_step` is
+    the scorer's choice, `step` that of the weights. `path` is absent with publish.to=none; `sha256`
+    has every file there.
     """
 
     config_sha256: str
@@ -71,46 +72,42 @@ class DeliveryRecord:
 
 @dataclass(frozen=True)
 class TrainingEnding:
-    """How training ended: done or stopped_early, why it was stopped, and the score of the best."""
+    """How training ended: the kind of event, why it is not `done`, and the score of the best."""
 
     kind: EventKind
     reason: str | None
     best_score: float
 
 
-class Publisher(Protocol):
-    """Takes delivered weights to where everybody concerned can load them."""
-
-    def check(self, *, is_fresh: bool) -> None:
-        """Ask, before training, for all that publishing will need; raise BadPlan when refused.
-
-        A run that is not fresh has checkpoints to lose, and goes on.
-        """
-
-    def publish(self, record: DeliveryRecord) -> Mapping[str, Any]:
-        """Publish the delivered folder; return where it is. Raise NotPublished."""
-
-
 def former_delivery(plan: Plan, output: Path) -> DeliveryRecord | None:
-    """Return what an earlier start of the same run delivered; None unless all of it is there."""
-    path = output / DELIVERY_FILE
-    if plan.recovery.resume is Resume.NEVER or not path.is_file():
+    """Return what an earlier start of the run delivered at its end; None unless all is there."""
+    record = _delivery_record(output / DELIVERY_FILE)
+    is_ours = record is not None and record.config_sha256 == plan.config_sha256
+    if record is None or not is_ours or plan.recovery.resume is Resume.NEVER:
         return None
+    # One that ran out of time goes on training, for this start may have more of it.
+    is_final = record.ending in {EventKind.DONE, EventKind.STOPPED_EARLY}
+    return record if is_final and _is_all_there(record) else None
+
+
+def _delivery_record(path: Path) -> DeliveryRecord | None:
     try:
         fields = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return None
     problems: list[Problem] = []
     record = read_section(DeliveryRecord, fields, DELIVERY_FILE, problems)
-    if problems or record.config_sha256 != plan.config_sha256:
-        return None
+    return None if problems else record
+
+
+def _is_all_there(record: DeliveryRecord) -> bool:
     folder = Path(record.path or record.checkpoint)
-    if record.path is None:
-        return record if folder.is_dir() else None
-    is_whole = all((folder / name).is_file() for name in record.sha256) and record.sha256 == {
-        path.name: file_sha256(path) for path in folder.iterdir() if path.is_file()
-    }
-    return record if is_whole else None
+    if record.path is None or not folder.is_dir():
+        return record.path is None and folder.is_dir()
+    files = {path.name: path for path in folder.iterdir()}
+    return files.keys() == record.sha256.keys() and all(
+        file_sha256(files[name]) == digest for name, digest in record.sha256.items()
+    )
 
 
 def deliver_best(

@@ -31,6 +31,8 @@ class EventKind(StrEnum):
     PUBLISHED = "published"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
+    OUT_OF_TIME = "out_of_time"
+    OUT_OF_MONEY = "out_of_money"
     PREEMPTED = "preempted"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
@@ -40,6 +42,8 @@ TERMINAL_KINDS = frozenset(
     {
         EventKind.DONE,
         EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
         EventKind.PREEMPTED,
         EventKind.INTERRUPTED,
         EventKind.FAILED,

@@ -289,3 +289,10 @@ def test_a_run_that_never_resumes_trains_again(output: Path) -> None:
 
     never = replace(PLAN, recovery=RecoveryPlan(resume=Resume.NEVER))
     assert former_delivery(never, output) is None
+
+
+def test_a_run_that_ran_out_of_time_goes_on_when_there_is_more(output: Path) -> None:
+    ending = TrainingEnding(EventKind.OUT_OF_TIME, "no time left", 1.0)
+    deliver_best(PLAN, output, FACTS, ending, print)
+
+    assert former_delivery(PLAN, output) is None

@@ -324,7 +324,7 @@ def test_a_refusal_ends_it_where_the_weights_stay_on_the_volume(world: World) ->
     assert problem.what.startswith("the hub answered 403: you may not write here; ")
     assert problem.what.endswith(f"the weights lie in {world.record.path}")
     assert "HF_TOKEN" in problem.way_out
-    assert refused.value.exit_code == 6
+    assert refused.value.exit_code == 7
 
 
 def test_a_refusal_is_waited_out_where_the_volume_ends_with_the_pod(
