@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -115,6 +116,13 @@ class LoopbackHub:
 
     def wait_for_the_end(self) -> None:
         self._ended.wait()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return as soon as it is so; fail after two minutes."""
+        end = time.monotonic() + 120
+        while not condition():
+            assert time.monotonic() < end, "it did not happen"
+            time.sleep(0.01)
 
     def count(self, kind: str) -> int:
         return sum(heard == kind for heard, _ in self.heard)
