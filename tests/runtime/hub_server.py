@@ -91,6 +91,7 @@ class LoopbackHub:
         self.heard: list[tuple[str, str]] = []
         self.faults: dict[str, list[Fault]] = {}
         self.knows_auth_check = knows_auth_check
+        self.retry_after: str | None = "0"
         self._ended = threading.Event()
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
@@ -343,8 +344,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
-        if status == 429:
-            self.send_header("Retry-After", "0")
+        if status == 429 and self.server.hub.retry_after is not None:
+            self.send_header("Retry-After", self.server.hub.retry_after)
         self.end_headers()
         self.wfile.write(content)
 
