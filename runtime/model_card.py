@@ -151,53 +151,38 @@ def _card_choice(plan: Plan, facts: TrainingFacts, step: int) -> str:
 
 
 def _card_use(plan: Plan) -> str:
-    if plan.adapter.kind is AdapterKind.NONE:
-        return _card_python(_CARD_LOAD_MODEL, place=_card_place(plan))
-    if plan.model.init is ModelInit.RANDOM:
+    is_adapter = plan.adapter.kind is not AdapterKind.NONE
+    place = json.dumps(plan.publish.repo_id or "path/to/this/folder")
+    scheme, _, package = plan.model.name_or_path.partition(":")
+    if is_adapter and plan.model.init is ModelInit.RANDOM:
         return (
             "The base is not stored: its weights were drawn at random by the pod script, and "
             "only the same script builds the model that this adapter fits."
         )
-    if _card_package(plan) is None:
-        return _card_python(_CARD_LOAD_ADAPTER, place=_card_place(plan))
-    file = plan.model.gguf_file
-    options = "" if file is None else f", gguf_file={json.dumps(file)}"
-    package = json.dumps(_card_package(plan))
-    return _card_python(
-        _CARD_LOAD_PACKAGE, place=_card_place(plan), package=package, options=options
-    )
+    if is_adapter and scheme == "package":
+        file = plan.model.gguf_file
+        options = "" if file is None else f", gguf_file={json.dumps(file)}"
+        package = json.dumps(package)
+        return _card_python(_CARD_LOAD_ON_PACKAGE, place=place, package=package, options=options)
+    library = "peft" if is_adapter else "transformers"
+    loader = "AutoPeftModelForCausalLM" if is_adapter else "AutoModelForCausalLM"
+    return _card_python(_CARD_LOAD, place=place, library=library, loader=loader)
 
 
-def _card_package(plan: Plan) -> str | None:
-    scheme, _, package = plan.model.name_or_path.partition(":")
-    return package if scheme == "package" else None
-
-
-def _card_place(plan: Plan) -> str:
-    return json.dumps(plan.publish.repo_id or "path/to/this/folder")
-
-
-_CARD_LOAD_MODEL = (
-    "from transformers import AutoModelForCausalLM, AutoTokenizer",
-    "",
-    "model = AutoModelForCausalLM.from_pretrained({place})",
-    "tokenizer = AutoTokenizer.from_pretrained({place})",
-)
-_CARD_LOAD_ADAPTER = (
-    "from peft import AutoPeftModelForCausalLM",
+_CARD_LOAD = (
+    "from {library} import {loader}",
     "from transformers import AutoTokenizer",
     "",
-    "model = AutoPeftModelForCausalLM.from_pretrained({place})  # loads the base as well",
+    "model = {loader}.from_pretrained({place})",
     "tokenizer = AutoTokenizer.from_pretrained({place})",
 )
-_CARD_LOAD_PACKAGE = (
+_CARD_LOAD_ON_PACKAGE = (
     "from importlib.util import find_spec",
     "",
     "from peft import PeftModel",
     "from transformers import AutoModelForCausalLM, AutoTokenizer",
     "",
-    "# The base lies in a Python package: install it, then",
-    "folder = find_spec({package}).submodule_search_locations[0]",
+    "folder = find_spec({package}).submodule_search_locations[0]  # the base is a Python package",
     "base = AutoModelForCausalLM.from_pretrained(folder{options})",
     "model = PeftModel.from_pretrained(base, {place})",
     "tokenizer = AutoTokenizer.from_pretrained({place})",
