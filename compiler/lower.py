@@ -7,9 +7,16 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from podproof.compiler.ir import PodSpec, Run
-from podproof.compiler.pins import DEEPSPEED_PINS, GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
+from podproof.compiler.pins import (
+    DEEPSPEED_PINS,
+    GGUF_PINS,
+    HUB_PINS,
+    INTEGRATION_PINS,
+    POD_PINS,
+    QLORA_PINS,
+)
 from podproof.compiler.schema import Config, EvalStrategy, plain
-from podproof.runtime.plan import AdapterKind, Plan
+from podproof.runtime.plan import AdapterKind, Plan, PublishTo
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
 # and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
@@ -90,6 +97,8 @@ def _requirements(config: Config) -> tuple[str, ...]:
         pins |= DEEPSPEED_PINS
     if config.model.gguf_file is not None:
         pins |= GGUF_PINS
+    if config.publish.to is PublishTo.HUB:
+        pins |= HUB_PINS
     for integration in config.report.integrations:
         pins |= INTEGRATION_PINS.get(integration, {})
     pins |= {canonicalize_name(name): pin for name, pin in config.pod.requirements.items()}

@@ -18,6 +18,11 @@ from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.publish_rules import (
+    outlives_the_pod,
+    published_folder,
+    published_on_the_hub,
+)
 from podproof.compiler.schema import (
     GATE_IDS,
     Config,
@@ -273,15 +278,9 @@ def _environment(config: Config) -> Iterator[Problem]:
 
 
 def _off_the_pod(config: Config) -> Iterator[Problem]:
-    """Nothing may be trained whose weights, data or events cannot leave or reach the pod."""
+    """Nothing may be trained whose data or events cannot reach or leave the pod."""
     if config.pod.provider is Provider.LOCAL:
         return
-    if config.pod.network_volume is None:
-        yield Problem(
-            "pod.network_volume",
-            "needs a value: checkpoints and weights are lost when the pod is terminated",
-            "set pod.network_volume=<id of your volume>, which outlives the pod",
-        )
     if config.report.sink is Sink.LOCAL:
         what = "a rented pod cannot reach a collector on this machine"
         yield Problem("report.sink", what, "set report=none, or report=http report.url=https://...")
@@ -322,16 +321,6 @@ def _is_web_address(text: str) -> bool:
     return is_whole and text.isprintable() and " " not in text
 
 
-def _published_folder(config: Config) -> Iterator[Problem]:
-    folder = config.publish.dir
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", folder):
-        what = f"must be one plain folder name, got {folder!r}"
-        yield Problem("publish.dir", what, "set publish.dir=delivered")
-    if re.fullmatch(r"checkpoint-.*|quarantine|ranks|events\..*", folder):
-        what = f"{folder!r} is a name the run itself uses beside it"
-        yield Problem("publish.dir", what, "set publish.dir=delivered")
-
-
 def _skips(config: Config) -> Iterator[Problem]:
     for gate, reason in config.gates.skip.items():
         if gate not in GATE_IDS[1:]:
@@ -363,7 +352,9 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _environment,
     _off_the_pod,
     _report,
-    _published_folder,
+    published_folder,
+    published_on_the_hub,
+    outlives_the_pod,
     _skips,
     *ARGUMENT_RULES,
     *GPU_RULES,

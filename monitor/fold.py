@@ -16,6 +16,7 @@ from podproof.monitor.records import (
     LaunchStatus,
     NoticeCount,
     PlanFacts,
+    Publication,
     RunRecord,
     RunStatus,
     SavedCheckpoint,
@@ -63,6 +64,7 @@ def fold_run(run_id: str, events: Iterable[Event], launch: LaunchRecord | None) 
         best=best_of(evaluations),
         checkpoints=_checkpoints(ordered),
         delivery=_newest(ordered, _delivery),
+        publication=_newest(ordered, _publication),
         ending=_ending(status, last, launch),
         notices=_notices(ordered),
         started_unix_s=_newest(ordered[::-1], _start_time),
@@ -191,6 +193,13 @@ def _delivery(event: Event) -> Delivery | None:
     files = sorted(digests.items()) if isinstance(digests, Mapping) else []
     step = _whole(event.body, "step")
     return Delivery(path, step, tuple((str(name), str(digest)) for name, digest in files))
+
+
+def _publication(event: Event) -> Publication | None:
+    repo_id, commit, url = (_text(event.body, key) for key in ("repo_id", "commit", "url"))
+    if event.kind is not EventKind.PUBLISHED or repo_id is None or commit is None or url is None:
+        return None
+    return Publication(repo_id, commit, url, _whole(event.body, "step"))
 
 
 def _notices(events: Sequence[Event]) -> tuple[NoticeCount, ...]:

@@ -133,6 +133,16 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Publication:
+    """Where the delivered weights were published: the hub's repository, its commit, its address."""
+
+    repo_id: str
+    commit: str
+    url: str
+    step: int | None
+
+
+@dataclass(frozen=True)
 class NoticeCount:
     """Something worth knowing that did not stop the run, and how often it happened."""
 
@@ -175,6 +185,7 @@ class RunRecord:
     best: ScoredEvaluation | None = None
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     delivery: Delivery | None = None
+    publication: Publication | None = None
     ending: Ending | None = None
     notices: tuple[NoticeCount, ...] = ()
     started_unix_s: float | None = None

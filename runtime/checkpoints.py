@@ -1,4 +1,4 @@
-"""Checkpoints on disk: which can be resumed from, and how the chosen one is delivered.
+"""Checkpoints on disk: which can be resumed from, and which one is the chosen one.
 
 The trainer writes straight into checkpoint-N, so a kill can leave anything there, and resuming
 from a damaged one either ends the run or, with the optimizer or scheduler missing, silently
@@ -31,12 +31,6 @@ _RESUME_FILES = (
 )
 
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
-
-# What a resumed trainer needs, and a user of the weights does not.
-_TRAINING_STATE = re.compile(
-    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
-    r"|pytorch_model_fsdp\.bin|latest|zero_to_fp32\.py|podproof\.json(\.tmp)?"
-)
 
 
 def list_checkpoints(output: Path) -> tuple[Path, ...]:
@@ -183,52 +177,10 @@ def chosen_checkpoint(output: Path, steps: Sequence[int]) -> tuple[Path, tuple[s
     raise NoUsableCheckpoint(*(Problem(str(output), what, way_out) for what in notices))
 
 
-def deliver(checkpoint: Path, destination: Path) -> dict[str, str]:
-    """Copy a checkpoint's weights, tokenizer and configs; return each file's sha256.
-
-    The copy is made beside `destination`, read back, and moved into place in one step, so a
-    `destination` that exists is always whole. Raise NoUsableCheckpoint if the weights cannot be
-    loaded, or if a copy differs.
-    """
-    damage = weights_damage(checkpoint)
-    if damage is not None:
-        way_out = "an earlier checkpoint may be whole; look into the run's output"
-        raise NoUsableCheckpoint(Problem(str(checkpoint), damage, way_out))
-    files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
-    unfinished = destination.with_name(destination.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    digests = {}
-    for path in files:
-        shutil.copyfile(path, unfinished / path.name)
-        digests[path.name] = file_sha256(path)
-        if file_sha256(unfinished / path.name) != digests[path.name]:
-            raise NoUsableCheckpoint(
-                Problem(str(path), "the delivered copy differs", "check the disk")
-            )
-    _put_in_place(unfinished, destination)
-    return digests
-
-
 def file_sha256(path: Path) -> str:
     """Return the hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_delivered(path: Path) -> bool:
-    return path.is_file() and not _TRAINING_STATE.fullmatch(path.name)
-
-
-def _put_in_place(unfinished: Path, destination: Path) -> None:
-    # A folder cannot replace one that holds files, and emptying that one takes time in which it
-    # would exist and not be whole. So the old one steps aside by its name first.
-    former = destination.with_name(destination.name + ".former")
-    shutil.rmtree(former, ignore_errors=True)
-    if destination.exists():
-        os.replace(destination, former)
-    os.replace(unfinished, destination)
-    shutil.rmtree(former, ignore_errors=True)
 
 
 _LENGTH_BYTES = 8

@@ -28,6 +28,7 @@ class EventKind(StrEnum):
     CHECKPOINT_SAVED = "checkpoint_saved"
     NOTICE = "notice"
     DELIVERED = "delivered"
+    PUBLISHED = "published"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
     OUT_OF_TIME = "out_of_time"

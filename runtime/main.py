@@ -16,20 +16,27 @@ from typing import Any
 from podproof.runtime.alone import Alone
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
-from podproof.runtime.checkpoints import chosen_checkpoint, deliver
+from podproof.runtime.checkpoints import list_checkpoints
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
 from podproof.runtime.deadline import DEADLINE_ENDINGS, DeadlineWatch
-from podproof.runtime.errors import BadPlan, DiskFull, NoUsableCheckpoint, PodproofError, Problem
+from podproof.runtime.delivery import (
+    DeliveryRecord,
+    TrainingEnding,
+    deliver_best,
+    former_delivery,
+    report_delivery,
+)
+from podproof.runtime.errors import BadPlan, DiskFull, PodproofError, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.failures import is_disk_full
-from podproof.runtime.plan import Plan, PublishTo, Sink, plan_from_json
+from podproof.runtime.model_card import TrainingFacts
+from podproof.runtime.plan import Plan, Sink, plan_from_json
 from podproof.runtime.recovery import train_in_memory
 from podproof.runtime.reporter import Reporter, ReportSource
 from podproof.runtime.resuming import checkpoint_to_resume
 from podproof.runtime.rows import Rows, row_notices
 from podproof.runtime.safeguard import Safeguard
-from podproof.runtime.scorer import SCORE_KEY, usable_loss
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
 from podproof.runtime.spool import boots_so_far, seqs_so_far
@@ -173,11 +180,11 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
 
 
 def run_to_its_end(run: PodRun) -> int:
-    """Train and deliver; whatever happens, end with one terminal event and its exit code."""
+    """Train, deliver, publish; whatever happens, end with one terminal event and its exit code."""
     try:
         _listen_for_signals(run.rank.heard)
         with _full_disk_explained(run.surroundings.output):
-            return _train_and_deliver(run)
+            return _train_and_publish(run)
     except PodproofError as error:
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
         run.reporter.report(EventKind.FAILED, body=body)
@@ -207,9 +214,37 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
         raise DiskFull(Problem(str(output), str(error), way_out)) from error
 
 
-def _train_and_deliver(run: PodRun) -> int:
-    plan, output, reporter, stop = run.plan, run.surroundings.output, run.reporter, run.rank.stop
+def _train_and_publish(run: PodRun) -> int:
+    report, output = run.reporter.report, run.surroundings.output
+    publisher = run.parts["hub"](run.plan, report, run.notice) if "hub" in run.parts else None
     run.rank.begin()
+    record = former_delivery(run.plan, output)
+    if record is not None:
+        report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
+        print(f"an earlier start trained to step {record.final_step}; nothing is trained again")
+    else:
+        if publisher is not None and run.rank.is_first:
+            publisher.check(is_fresh=not list_checkpoints(output))
+        record = _train_and_deliver(run)
+    if not run.rank.is_first:
+        return EXIT_DONE
+    if record is None:
+        return EXIT_PREEMPTED
+    report_delivery(record, report)
+    print(f"the chosen weights lie in {record.path or record.checkpoint}")
+    published = None if publisher is None else publisher.publish(record)
+    if published is not None:
+        print(f"published at {published['url']}")
+    report(record.ending, step=record.final_step, body=record.ending_body(published))
+    return EXIT_OUT_OF_TIME if record.ending in DEADLINE_ENDINGS.values() else EXIT_DONE
+
+
+def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
+    """Return what was delivered; None when told to stop, with a checkpoint saved.
+
+    None too on every rank but the first, which alone delivers.
+    """
+    plan, output, reporter, stop = run.plan, run.surroundings.output, run.reporter, run.rank.stop
     rows = read_data(plan.data, plan.method, run.surroundings.data_roots)
     _report_plan(plan, rows, reporter)
     callback = PodCallback(plan.scorer, reporter.report, stop)
@@ -222,18 +257,24 @@ def _train_and_deliver(run: PodRun) -> int:
         sealer.close(SEAL_SECONDS_STOPPED if stop.reason else None)
     run.rank.leave()
     if not run.rank.is_first:
-        return EXIT_DONE
+        return None
     # Past the deadline there is no next start: what there is is delivered in the time that is left
     # until the boot program kills.
     if stop.reason is not None and run.surroundings.deadline.left_s > 0:
         reporter.report(EventKind.PREEMPTED, step=trained.final_step, body={"reason": stop.reason})
         print(f"stopped at step {trained.final_step} ({stop.reason}); start again to resume")
-        return EXIT_PREEMPTED
-    ending = _deliver_best(run, callback, trained)
+        return None
+    facts = TrainingFacts(
+        log_history=trained.log_history,
+        final_step=trained.final_step,
+        best_step=callback.scores.best_step,
+        train_rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        versions=_versions(),
+    )
     kind, reason = _ending_of(run, trained)
-    body = {**ending, "final_step": trained.final_step, "reason": reason}
-    reporter.report(kind, step=trained.final_step, body=body)
-    return EXIT_OUT_OF_TIME if kind in DEADLINE_ENDINGS.values() else EXIT_DONE
+    ending = TrainingEnding(kind, reason, callback.scores.best_score)
+    return deliver_best(plan, output, facts, ending, run.notice)
 
 
 def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
@@ -293,52 +334,17 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
 
 
 def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
-    device = str(trainer.args.device)
-    body = {"python": platform.python_version(), **versions, "device": device}
+    body = {**_versions(), "device": str(trainer.args.device)}
     where = {"output": str(run.surroundings.output)}
     run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
         run.notice(what)
 
 
-def _ranking(trained: Trained, best_step: int | None) -> list[int]:
-    """Return the steps of all usable evaluations, the best first, ties to the earlier."""
-    scored = [entry for entry in trained.log_history if SCORE_KEY in entry]
-    scores = {entry["step"]: usable_loss(entry[SCORE_KEY]) for entry in scored}
-    usable = {step: score for step, score in scores.items() if score is not None}
-    return sorted(usable, key=lambda step: (step != best_step, -usable[step], step))
-
-
-def _deliver_best(run: PodRun, callback: PodCallback, trained: Trained) -> dict[str, Any]:
-    """Deliver the checkpoint with the best score, or the last one of a run without evaluations.
-
-    When it is damaged or gone, the next best is delivered, and a notice says so.
-    """
-    plan, output = run.plan, run.surroundings.output
-    best_step = callback.scores.best_step
-    if best_step is None and plan.arguments.get("load_best_model_at_end"):
-        what = "no evaluation had a usable loss"
-        raise NoUsableCheckpoint(
-            Problem(trained.stop_reason or "evaluation", what, "look at the train log")
-        )
-    checkpoint, notices = chosen_checkpoint(output, _ranking(trained, best_step))
-    for what in notices:
-        run.notice(what)
-    ending = {
-        "best_step": best_step,
-        "best_score": None if best_step is None else callback.scores.best_score,
-        "checkpoint": str(checkpoint),
-        "delivered": None,
-    }
-    if plan.publish.to is PublishTo.NONE:
-        return ending
-    delivered = output / plan.publish.dir
-    digests = deliver(checkpoint, delivered)
-    body = {"path": str(delivered), "step": best_step, "sha256": digests}
-    run.reporter.report(EventKind.DELIVERED, step=best_step, body=body)
-    print(f"delivered {checkpoint.name} to {delivered}")
-    return {**ending, "delivered": str(delivered)}
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "trl", "peft")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}
 
 
 def _listen_for_signals(stop: StopRequest) -> None:

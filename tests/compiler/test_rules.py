@@ -27,6 +27,8 @@ ZERO_2: Values = {"zero_optimization": {"stage": 2}}
 ZERO_3: Values = {
     "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
 }
+ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
+FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
 
 # (rule, method, what is changed in a sound config, the key that is refused)
 REFUSED: list[tuple[str, str, Values, str]] = [
@@ -88,7 +90,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_environment", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
     ("_environment", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
     ("_environment", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
-    ("_off_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
+    ("outlives_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
     ("_off_the_pod", "rented_sft", {"report.sink": Sink.LOCAL}, "report.sink"),
     ("_off_the_pod", "rented_sft", {"data.source": DataSource.JSONL}, "data.path"),
     (
@@ -108,13 +110,39 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a:b"}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a\n"}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://me:x@a"}, "report.url"),
-    ("_published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "ranks"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "ranks"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "delivery.json"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "delivered.former"}, "publish.dir"),
+    ("published_on_the_hub", "sft", {"publish.to": PublishTo.HUB}, "publish.repo_id"),
+    *(
+        ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": name}, "publish.repo_id")
+        for name in ("tiny", "a/b/c", "a/b\n", "../b", "a/b..c", "a/b.git", f"a/{'b' * 95}", "a/-")
+    ),
+    ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {}}, "pod.secrets"),
+    (
+        "published_on_the_hub",
+        "sft",
+        {**ON_THE_HUB, "pod.env": {"HF_TOKEN": "hf_x"}},
+        "pod.env.HF_TOKEN",
+    ),
+    (
+        "outlives_the_pod",
+        "rented_sft",
+        {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 0},
+        "pod.volume_gb",
+    ),
+    (
+        "outlives_the_pod",
+        "rented_sft",
+        {**FROM_THE_POD, "data.source": DataSource.JSONL},
+        "data.source",
+    ),
     ("_skips", "sft", {"gates.skip": {"scorer": " "}}, "gates.skip.scorer"),
     ("_sharding", "sft", {"trainer.fsdp": True}, "trainer.fsdp"),
     ("_sharding", "rented_sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
@@ -207,9 +235,14 @@ ALLOWED: list[tuple[str, str, Values]] = [
         "rented_sft",
         {"data.source": DataSource.JSONL, "data.path": "/workspace/a.jsonl"},
     ),
-    ("_off_the_pod", "sft", {"pod.network_volume": None}),
+    ("outlives_the_pod", "sft", {"pod.network_volume": None}),
+    ("outlives_the_pod", "rented_sft", FROM_THE_POD),
+    ("published_on_the_hub", "sft", {"publish.repo_id": "no owner, and not asked"}),
+    ("published_on_the_hub", "sft", ON_THE_HUB),
+    ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": "My_Org/a-model.v1_2"}),
+    ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {"HF_TOKEN": "hf"}}),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
-    ("_published_folder", "sft", {"publish.dir": "weights-v1.0"}),
+    ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
     ("_sharding", "sft", {"pod.gpu_count": 2}),
     ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
