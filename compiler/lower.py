@@ -7,9 +7,15 @@ from typing import Any
 from packaging.utils import canonicalize_name
 
 from podproof.compiler.ir import PodSpec, Run
-from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
+from podproof.compiler.pins import (
+    GGUF_PINS,
+    INTEGRATION_PINS,
+    JSON_SCHEMA_PINS,
+    POD_PINS,
+    QLORA_PINS,
+)
 from podproof.compiler.schema import Config, EvalStrategy, plain
-from podproof.runtime.plan import AdapterKind, Plan
+from podproof.runtime.plan import AdapterKind, Plan, Validator
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
 # and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
@@ -85,6 +91,8 @@ def _requirements(config: Config) -> tuple[str, ...]:
         pins |= QLORA_PINS
     if config.model.gguf_file is not None:
         pins |= GGUF_PINS
+    if config.predictions.enabled and Validator.JSON_SCHEMA in config.predictions.validators:
+        pins |= JSON_SCHEMA_PINS
     for integration in config.report.integrations:
         pins |= INTEGRATION_PINS.get(integration, {})
     pins |= {canonicalize_name(name): pin for name, pin in config.pod.requirements.items()}

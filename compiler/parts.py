@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 
 from podproof.runtime.plan import Plan
 
-WANTED: Mapping[str, Callable[[Plan], bool]] = {}
+WANTED: Mapping[str, Callable[[Plan], bool]] = {
+    "predictions": lambda plan: plan.predictions.enabled,
+}
 
 
 def parts_of(plan: Plan) -> frozenset[str]:

@@ -16,6 +16,7 @@ from podproof.compiler.bounds import BOUNDS
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.prediction_rules import prediction_problems
 from podproof.compiler.schema import (
     GATE_IDS,
     Config,
@@ -364,6 +365,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _pod,
     _environment,
     _off_the_pod,
+    prediction_problems,
     _report,
     _published_folder,
     _skips,

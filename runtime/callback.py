@@ -7,15 +7,13 @@ the train loss is the last logged one; on a resume the history is rebuilt from
 `state.log_history`; no hook touches a file or a socket (the reporter's thread does).
 """
 
-import contextlib
-import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from podproof.runtime.events import EventKind
+from podproof.runtime.hooks import IsolatedHooks, isolated
 from podproof.runtime.plan import ScorerPlan
 from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import (
@@ -31,21 +29,6 @@ from podproof.runtime.scorer import (
 )
 from podproof.runtime.trend import LossTrend, describe_trend, observe_loss
 
-_Hook = TypeVar("_Hook", bound=Callable[..., None])
-
-
-def _isolated(hook: _Hook) -> _Hook:
-    """Keep an exception of a hook away from the trainer; count it and report it once."""
-
-    @functools.wraps(hook)
-    def guarded(self: "PodCallback", args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        try:
-            hook(self, args, state, control, **kwargs)
-        except Exception as error:
-            self.note_failure(hook.__name__, error, is_told=state.is_world_process_zero)
-
-    return cast("_Hook", guarded)
-
 
 @dataclass
 class StopRequest:
@@ -54,7 +37,7 @@ class StopRequest:
     reason: str | None = None
 
 
-class PodCallback:
+class PodCallback(IsolatedHooks):
     """The hooks of one run; becomes a TrainerCallback only where a trainer is at hand.
 
     `report` takes events and does no I/O; `stop` is how a signal handler asks for an orderly end.
@@ -62,15 +45,14 @@ class PodCallback:
 
     def __init__(self, plan: ScorerPlan, report: Report, stop: StopRequest) -> None:
         """Start with an empty history; on_train_begin rebuilds it when a run is resumed."""
+        super().__init__(report)
         self.plan = plan
-        self.report = report
         self.stop = stop
         self.scores = ScoreState()
         self.trend = LossTrend()
-        self.failures: Counter[str] = Counter()
         self.stopped_early = False
 
-    @_isolated
+    @isolated
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Rebuild score and trend from the log of the run that is resumed, if any."""
         self.scores, _ = replay_scores(state.log_history, self.plan)
@@ -79,7 +61,7 @@ class PodCallback:
             if "loss" in entry and "train_loss" not in entry:
                 self._follow_trend(entry["loss"])
 
-    @_isolated
+    @isolated
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
@@ -91,7 +73,7 @@ class PodCallback:
         elif "eval_loss" in logs:
             self._score_evaluation(state, logs)
 
-    @_isolated
+    @isolated
     def on_evaluate(
         self,
         args: Any,
@@ -111,27 +93,23 @@ class PodCallback:
             self.stopped_early = True
             control.should_training_stop = True
 
-    @_isolated
+    @isolated
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report the checkpoint just written; its directory exists by now on rank 0."""
         path = f"{args.output_dir}/checkpoint-{state.global_step}"
         self._send(state, EventKind.CHECKPOINT_SAVED, {"path": path})
 
-    @_isolated
+    @isolated
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and stop within one step when a signal asked for it."""
         if self.stop.reason is not None:
             control.should_save = True
             control.should_training_stop = True
 
-    def note_failure(self, hook: str, error: Exception, *, is_told: bool) -> None:
-        """Count a failure inside a hook; report each kind of failure once, on rank 0."""
-        what = f"{hook} raised {type(error).__name__}: {error}"
-        self.failures[what] += 1
-        if is_told and self.failures[what] == 1:
-            # The report itself may be what fails; then the count is all that can be kept.
-            with contextlib.suppress(Exception):
-                self.report(EventKind.NOTICE, body={"what": what, "count": 1})
+    @isolated
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell what the hooks cost and how often they failed; a run that breaks off tells not."""
+        self._send(state, EventKind.HOOK_COST, self.costs_body())
 
     def _fold_train_log(self, state: Any, logs: Mapping[str, Any]) -> None:
         self.scores = observe_train_loss(self.scores, logs["loss"], self.plan)
@@ -165,8 +143,3 @@ class PodCallback:
             "trend": describe_trend(self.trend).value,
             "metrics": {key: value for key, value in logs.items() if key != SCORE_KEY},
         }
-
-    def _send(self, state: Any, kind: EventKind, body: Mapping[str, Any]) -> None:
-        # Every rank folds the same events and decides the same; only rank 0 speaks.
-        if state.is_world_process_zero:
-            self.report(kind, step=state.global_step, epoch=state.epoch, body=dict(body))

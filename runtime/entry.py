@@ -18,12 +18,15 @@ The plan is the JSON at the very end; everything before it is the program, the s
 from typing import Any
 
 from podproof.runtime.main import main
+from podproof.runtime.predictions import attach_predictions
 
 PLAN_JSON = "{}"
 
 # What only some plans need, one line each: a script carries those entries that its plan asks for,
 # and no others.
-PARTS: dict[str, Any] = {}
+PARTS: dict[str, Any] = {
+    "predictions": attach_predictions,
+}
 
 if __name__ == "__main__":
     raise SystemExit(main(PLAN_JSON, PARTS))

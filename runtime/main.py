@@ -45,7 +45,7 @@ class Surroundings:
     endpoint: ReportEndpoint | None
 
 
-def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
+def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
     """Run the plan, or check it with --selfcheck; return one of the exit codes listed on top.
 
     `parts` are those of the script's optional parts that this plan asked for, by name.
@@ -68,7 +68,7 @@ def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = Non
         endpoint=surroundings.endpoint,
     )
     try:
-        return run_to_its_end(plan, surroundings, reporter)
+        return run_to_its_end(plan, parts, surroundings, reporter)
     finally:
         reporter.close(FLUSH_SECONDS)
 
@@ -122,12 +122,14 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
     return EXIT_FAILED if failures else EXIT_DONE
 
 
-def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -> int:
+def run_to_its_end(
+    plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, reporter: Reporter
+) -> int:
     """Train and deliver; whatever happens, end with one terminal event and its exit code."""
     stop = StopRequest()
     _listen_for_signals(stop)
     try:
-        ending = _train_and_deliver(plan, surroundings, reporter, stop)
+        ending = _train_and_deliver(plan, parts, surroundings, reporter, stop)
     except PodproofError as error:
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
         reporter.report(EventKind.FAILED, body=body)
@@ -147,13 +149,19 @@ def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -
 
 
 def _train_and_deliver(
-    plan: Plan, surroundings: Surroundings, reporter: Reporter, stop: StopRequest
+    plan: Plan,
+    parts: Mapping[str, Any],
+    surroundings: Surroundings,
+    reporter: Reporter,
+    stop: StopRequest,
 ) -> int:
     rows = read_data(plan.data, plan.method, surroundings.data_roots)
     _report_plan(plan, rows, reporter)
     callback = PodCallback(plan.scorer, reporter.report, stop)
     built = build_trainer(plan, rows, surroundings.output, callback)
     trainer = built.trainer
+    if "predictions" in parts:
+        parts["predictions"](trainer, plan, rows, reporter.report)
     notices = [*row_notices(rows), *built.adjustments]
     _report_start(reporter, trainer, surroundings.output, notices)
     checkpoint = _resumable(plan, surroundings.output, reporter)

@@ -73,6 +73,15 @@ class Objective(StrEnum):
     ACCURACY = "accuracy"
 
 
+class Validator(StrEnum):
+    """What is measured of an answer to a sample prompt."""
+
+    EXACT_MATCH = "exact_match"
+    CHARACTER_ERROR_RATE = "character_error_rate"
+    JSON = "json"
+    JSON_SCHEMA = "json_schema"
+
+
 class Resume(StrEnum):
     """What a restarted run does with checkpoints it finds."""
 
@@ -237,8 +246,8 @@ class PredictionsPlan:
     """What the model answers to a few fixed eval prompts, at every `every`-th evaluation.
 
     Answers are greedy, `max_new_tokens` long at most, and given up after `max_seconds` an
-    evaluation. `validators` name what is measured of each: exact_match, character_error_rate,
-    json, json_schema (which needs `json_schema`).
+    evaluation. `validators` name what is measured of each; json_schema needs `json_schema`, the
+    schema itself.
     """
 
     enabled: bool = False
@@ -246,7 +255,7 @@ class PredictionsPlan:
     every: int = 1
     max_new_tokens: int = 64
     max_seconds: float = 30.0
-    validators: tuple[str, ...] = ("exact_match", "character_error_rate")
+    validators: tuple[Validator, ...] = (Validator.EXACT_MATCH, Validator.CHARACTER_ERROR_RATE)
     json_schema: dict[str, Any] = field(default_factory=dict)
 
 

@@ -17,6 +17,7 @@ from podproof.runtime.plan import (
     PublishTo,
     RowFormat,
     Sink,
+    Validator,
 )
 from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, read_config
 
@@ -96,6 +97,30 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         },
         "data.eval.path",
     ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "predictions.validators": (Validator.JSON_SCHEMA,)},
+        "predictions.json_schema",
+    ),
+    (
+        "prediction_problems",
+        "dpo",
+        {"predictions.enabled": True, "predictions.json_schema": {"type": "object"}},
+        "predictions.json_schema",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "predictions.validators": (Validator.JSON,) * 2},
+        "predictions.validators",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "trainer.eval_strategy": EvalStrategy.NO},
+        "predictions.enabled",
+    ),
     ("_report", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
     ("_report", "sft", {"report.sink": Sink.HTTP}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "ftp://a"}, "report.url"),
@@ -142,6 +167,16 @@ ALLOWED: list[tuple[str, str, Values]] = [
         {"data.source": DataSource.JSONL, "data.path": "/workspace/a.jsonl"},
     ),
     ("_off_the_pod", "sft", {"pod.network_volume": None}),
+    (
+        "prediction_problems",
+        "sft",
+        {
+            "predictions.enabled": True,
+            "predictions.validators": tuple(Validator),
+            "predictions.json_schema": {"type": "object"},
+        },
+    ),
+    ("prediction_problems", "sft", {"predictions.json_schema": {"type": "object"}}),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
     ("_published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
