@@ -1,8 +1,8 @@
 """The tables: one row a run, and below it what the pod reported, raw and sorted.
 
 `training_jobs`, `training_metrics`, `training_checkpoints` and `training_predictions` are for
-whoever reads the store with SQL; every value in them follows from `training_events` and `launches`. Times are seconds since
-1970. JSON columns hold strict JSON (see podproof.runtime.events).
+whoever reads the store with SQL; every value in them follows from `training_events` and `launches`.
+Times are seconds since 1970. JSON columns hold strict JSON (see podproof.runtime.events).
 """
 
 from sqlalchemy import (

@@ -100,7 +100,7 @@ def test_the_page_shows_the_newest_answers_compactly() -> None:
         Prediction(
             150,
             0,
-            "<|user|>\nWhat is the capital of France, and since when has it been that?\n<|assistant|>\n",
+            "<|user|>\nWhat is the capital, and since when has it been that?\n<|assistant|>\n",
             "Paris, since 987.",
             "Paris,\tsince 987 \x1b[31m or so, as far as the chronicles tell us of it.",
             (("exact_match", False), ("character_error_rate", 1.5), ("json", False)),
