@@ -11,6 +11,7 @@ from podproof.runtime.plan import Plan, PublishTo
 WANTED: Mapping[str, Callable[[Plan], bool]] = {
     "hub": lambda plan: plan.publish.to is PublishTo.HUB,
     "ranks": lambda plan: plan.gpu_count * plan.node_count > 1,
+    "predictions": lambda plan: plan.predictions.enabled,
 }
 
 

@@ -18,6 +18,7 @@ from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.prediction_rules import prediction_problems
 from podproof.compiler.publish_rules import (
     outlives_the_pod,
     published_folder,
@@ -32,6 +33,7 @@ from podproof.compiler.schema import (
     TrainerConfig,
     plain,
 )
+from podproof.compiler.scorer_rules import scorer_rules
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import (
     AdapterKind,
@@ -346,11 +348,13 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _data,
     _trainer,
     _method,
+    scorer_rules,
     _adapter,
     _requirements,
     _pod,
     _environment,
     _off_the_pod,
+    prediction_problems,
     _report,
     published_folder,
     published_on_the_hub,

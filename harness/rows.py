@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from podproof.compiler.ir import PodScript, Run
+from podproof.runtime.advice import selection_notices
+from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.data import read_data
 from podproof.runtime.errors import PodproofError, Problem
 from podproof.runtime.plan import DataSource, ModelInit, Plan
@@ -17,6 +19,8 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
 
     A model that is a folder of this machine must be there. Rows on the hub, on the pod's own
     volume, or in a format only the pod can read are not looked at here, and the summary says so.
+    Few evaluation rows or evaluations are no problem; the summary says what is known of choosing
+    by so few.
     """
     plan = script.run.plan
     absent = tuple(_absent_model(script.run))
@@ -41,4 +45,7 @@ def _rows_answer(plan: Plan, data_roots: Sequence[Path]) -> tuple[str, tuple[Pro
         rows = read_data(plan.data, plan.method, tuple(data_roots))
     except PodproofError as error:
         return f"{len(error.problems)} problems", tuple(error.problems)
-    return f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on", ()
+    evaluations = arithmetic(plan, len(rows.train)).evaluations
+    advice = selection_notices(len(rows.eval), evaluations)
+    found = f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on"
+    return "; ".join([found, *advice]), ()

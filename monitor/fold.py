@@ -16,6 +16,7 @@ from podproof.monitor.records import (
     LaunchStatus,
     NoticeCount,
     PlanFacts,
+    Prediction,
     Publication,
     RunRecord,
     RunStatus,
@@ -62,6 +63,7 @@ def fold_run(run_id: str, events: Iterable[Event], launch: LaunchRecord | None) 
         progress=progress_of(status, step, plan.total_steps),
         evaluations=evaluations,
         best=best_of(evaluations),
+        predictions=_newest_predictions(ordered),
         checkpoints=_checkpoints(ordered),
         delivery=_newest(ordered, _delivery),
         publication=_newest(ordered, _publication),
@@ -90,6 +92,19 @@ def merged_by_step(events: Iterable[Event]) -> MergedSteps:
             epoch = epoch if event.epoch is None else event.epoch
             merged[event.step] = (epoch, {**body, **present})
     return dict(sorted(merged.items()))
+
+
+def merged_by_sample(events: Iterable[Event]) -> dict[tuple[int, int], Mapping[str, Any]]:
+    """Return the last told body for each step and sample, in order of these.
+
+    Events that are no predictions, or do not say of which sample, are left out.
+    """
+    told: dict[tuple[int, int], Mapping[str, Any]] = {}
+    for event in in_order(events):
+        sample = _whole(event.body, "sample") if event.kind is EventKind.PREDICTION else None
+        if event.step is not None and sample is not None:
+            told[event.step, sample] = event.body
+    return dict(sorted(told.items()))
 
 
 def scored_evaluations(steps: MergedSteps) -> tuple[ScoredEvaluation, ...]:
@@ -177,6 +192,23 @@ def _evaluation(step: int, epoch: float | None, body: Mapping[str, Any]) -> Scor
         components=tuple(components),
         trend=_text(body, "trend"),
     )
+
+
+def _newest_predictions(events: Sequence[Event]) -> tuple[Prediction, ...]:
+    told = merged_by_sample(events)
+    newest = max((step for step, _ in told), default=None)
+    return tuple(_prediction(*key, body) for key, body in told.items() if key[0] == newest)
+
+
+def _prediction(step: int, sample: int, body: Mapping[str, Any]) -> Prediction:
+    measured = body.get("checks")
+    checks = [
+        (str(name), value)
+        for name, value in (measured.items() if isinstance(measured, Mapping) else ())
+        if isinstance(value, bool | int | float)
+    ]
+    prompt, expected, answer = (_text(body, key) or "" for key in ("prompt", "expected", "answer"))
+    return Prediction(step, sample, prompt, expected, answer, tuple(checks))
 
 
 def _checkpoints(events: Sequence[Event]) -> tuple[SavedCheckpoint, ...]:

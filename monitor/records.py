@@ -116,6 +116,18 @@ def best_of(evaluations: Iterable[ScoredEvaluation]) -> ScoredEvaluation | None:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What the model answered to one sample prompt; `checks` are what validators measured of it."""
+
+    step: int
+    sample: int
+    prompt: str
+    expected: str
+    answer: str
+    checks: tuple[tuple[str, float | bool], ...] = ()
+
+
+@dataclass(frozen=True)
 class SavedCheckpoint:
     """A checkpoint on the pod's disk; `path` as the pod sees it."""
 
@@ -167,7 +179,8 @@ class RunRecord:
     """All that is known of one run.
 
     `best` is the evaluation with the lowest score among those reported, the earlier one on a tie;
-    `ending.best_step` is the checkpoint that the run itself chose. `boots` counts the starts of
+    `ending.best_step` is the checkpoint that the run itself chose. `predictions` are those of the
+    newest evaluation that had any; the store has all. `boots` counts the starts of
     the container. `progress` is between 0 and 1. Times are the pod's clock.
     """
 
@@ -183,6 +196,7 @@ class RunRecord:
     progress: float | None = None
     evaluations: tuple[ScoredEvaluation, ...] = ()
     best: ScoredEvaluation | None = None
+    predictions: tuple[Prediction, ...] = ()
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     delivery: Delivery | None = None
     publication: Publication | None = None

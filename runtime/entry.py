@@ -22,6 +22,7 @@ from typing import Any
 from podproof.runtime.distributed import Rank
 from podproof.runtime.hub import HubPublisher
 from podproof.runtime.main import main
+from podproof.runtime.predictions import attach_predictions
 
 PLAN_JSON = "{}"
 
@@ -29,6 +30,7 @@ PLAN_JSON = "{}"
 # and no others.
 PARTS: dict[str, Any] = {
     "hub": HubPublisher,
+    "predictions": attach_predictions,
     "ranks": Rank,
 }
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from podproof.runtime.advice import selection_notices
 from podproof.runtime.alone import Alone
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
@@ -264,16 +265,19 @@ def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
         reporter.report(EventKind.PREEMPTED, step=trained.final_step, body={"reason": stop.reason})
         print(f"stopped at step {trained.final_step} ({stop.reason}); start again to resume")
         return None
+    best_step, best_score = callback.scores.best_step, callback.scores.best_score
+    if callback.choice is not None:
+        best_step, best_score = callback.choice.step, callback.choice.value
     facts = TrainingFacts(
         log_history=trained.log_history,
         final_step=trained.final_step,
-        best_step=callback.scores.best_step,
+        best_step=best_step,
         train_rows=len(rows.train),
         eval_rows=len(rows.eval),
         versions=_versions(),
     )
     kind, reason = _ending_of(run, trained)
-    ending = TrainingEnding(kind, reason, callback.scores.best_score)
+    ending = TrainingEnding(kind, reason, best_score)
     return deliver_best(plan, output, facts, ending, run.notice)
 
 
@@ -299,8 +303,11 @@ def _train(
     trainer = built.trainer
     trainer.add_callback(as_trainer_callback(run.surroundings.deadline))
     rank.join(trainer)
+    if "predictions" in run.parts:
+        run.parts["predictions"](trainer, plan, rows, report)
     if not run.is_started:
-        _report_start(run, trainer, [*row_notices(rows), *built.adjustments])
+        advice = selection_notices(len(rows.eval), arithmetic(plan, len(rows.train)).evaluations)
+        _report_start(run, trainer, [*row_notices(rows), *advice, *built.adjustments])
         run.is_started = True
     checkpoint = rank.decide(lambda: checkpoint_to_resume(plan, output, run.notice))
     if checkpoint is not None and rank.is_first:

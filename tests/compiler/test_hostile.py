@@ -68,7 +68,6 @@ TEXT_KEYS = (
 LIST_KEYS = (
     "adapter.target_modules",
     "adapter.modules_to_save",
-    "predictions.validators",
     "report.integrations",
     "pod.gpu",
     "pod.data_centers",

@@ -12,6 +12,7 @@ from podproof.compiler.pins import (
     GGUF_PINS,
     HUB_PINS,
     INTEGRATION_PINS,
+    JSON_SCHEMA_PINS,
     POD_PINS,
     QLORA_PINS,
 )
@@ -31,9 +32,10 @@ def exact(requirements: list[str]) -> dict[str, str]:
     return {canonicalize_name(item.name): str(item.specifier).lstrip("=") for item in parsed}
 
 
-@pytest.mark.parametrize(
-    ("package", "version"), [*POD_PINS.items(), *GGUF_PINS.items(), *HUB_PINS.items()]
-)
+WANTED = {**GGUF_PINS, **HUB_PINS, **JSON_SCHEMA_PINS, **INTEGRATION_PINS["tensorboard"]}
+
+
+@pytest.mark.parametrize(("package", "version"), {**POD_PINS, **WANTED}.items())
 def test_what_the_tests_run_with_is_what_a_pod_runs_with(package: str, version: str) -> None:
     assert CONSTRAINTS[package] == version
 
@@ -49,16 +51,16 @@ def test_the_extra_for_the_examples_names_the_same_versions() -> None:
 
 
 def test_no_package_is_pinned_twice() -> None:
-    hub_and_more = [HUB_PINS, DEEPSPEED_PINS, *INTEGRATION_PINS.values()]
-    tables = [POD_PINS, QLORA_PINS, GGUF_PINS, *hub_and_more]
+    wanted = [QLORA_PINS, GGUF_PINS, HUB_PINS, DEEPSPEED_PINS, JSON_SCHEMA_PINS]
+    tables = [POD_PINS, *wanted, *INTEGRATION_PINS.values()]
     names = [name for table in tables for name in table]
 
     assert len(names) == len(set(names))
 
 
 def test_pins_are_written_under_their_canonical_names() -> None:
-    hub_and_more = [HUB_PINS, DEEPSPEED_PINS, *INTEGRATION_PINS.values()]
-    tables = [POD_PINS, QLORA_PINS, GGUF_PINS, *hub_and_more]
+    wanted = [QLORA_PINS, GGUF_PINS, HUB_PINS, DEEPSPEED_PINS, JSON_SCHEMA_PINS]
+    tables = [POD_PINS, *wanted, *INTEGRATION_PINS.values()]
     names = [name for table in tables for name in table]
 
     assert names == [canonicalize_name(name) for name in names]

@@ -17,6 +17,7 @@ from podproof.runtime.plan import (
     PublishTo,
     RowFormat,
     Sink,
+    Validator,
 )
 from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, read_config
 
@@ -102,6 +103,30 @@ REFUSED: list[tuple[str, str, Values, str]] = [
             "data.eval.path": "b.jsonl",
         },
         "data.eval.path",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "predictions.validators": (Validator.JSON_SCHEMA,)},
+        "predictions.json_schema",
+    ),
+    (
+        "prediction_problems",
+        "dpo",
+        {"predictions.enabled": True, "predictions.json_schema": {"type": "object"}},
+        "predictions.json_schema",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "predictions.validators": (Validator.JSON,) * 2},
+        "predictions.validators",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "trainer.eval_strategy": EvalStrategy.NO},
+        "predictions.enabled",
     ),
     ("_report", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
     ("_report", "sft", {"report.sink": Sink.HTTP}, "report.url"),
@@ -241,6 +266,16 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("published_on_the_hub", "sft", ON_THE_HUB),
     ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": "My_Org/a-model.v1_2"}),
     ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {"HF_TOKEN": "hf"}}),
+    (
+        "prediction_problems",
+        "sft",
+        {
+            "predictions.enabled": True,
+            "predictions.validators": tuple(Validator),
+            "predictions.json_schema": {"type": "object"},
+        },
+    ),
+    ("prediction_problems", "sft", {"predictions.json_schema": {"type": "object"}}),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
     ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
