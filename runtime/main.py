@@ -298,10 +298,12 @@ def _train(
 ) -> Trained:
     """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
     output, report, rank = run.surroundings.output, run.reporter.report, run.rank
-    safeguard = Safeguard(rank.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
+    deadline, sha256 = run.surroundings.deadline, plan.config_sha256
+    nonfinite = plan.recovery.nonfinite
+    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
-    trainer.add_callback(as_trainer_callback(run.surroundings.deadline))
+    trainer.add_callback(as_trainer_callback(deadline))
     rank.join(trainer)
     if "predictions" in run.parts:
         run.parts["predictions"](trainer, plan, rows, report)

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, strategies as st
-from tests.runtime.pod_process import PodFolder, plan_for
+from tests.runtime.pod_process import Fault, PodFolder, plan_for
 
 from podproof.runtime.deadline import Deadline, DeadlineCosts, DeadlineWatch
 from podproof.runtime.errors import BadPlan
@@ -246,16 +247,18 @@ def test_a_real_training_out_of_time_scores_delivers_and_says_so(tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_real_training_past_its_deadline_takes_one_step_and_scores_nothing(
+def test_a_real_training_past_its_deadline_delivers_what_there_is_also_when_it_is_told_to_stop(
     tmp_path: Path,
 ) -> None:
     pod = PodFolder(tmp_path / "run", plan_for(num_train_epochs=100_000))
-    assert pod.run(before=in_twenty_seconds) == 6
-    (pod.output / "delivered" / "model.safetensors").unlink()
+    pod.run(before=in_twenty_seconds)
+    weights = pod.output / "delivered" / "model.safetensors"
+    delivered = weights.read_bytes()
+    weights.unlink()
 
-    code = pod.run(before=long_ago)
+    code = pod.run(Fault(sends=signal.SIGTERM), before=long_ago)
 
-    ending = pod.events(EventKind.OUT_OF_MONEY)[0]
-    assert code == 6
-    assert ending.body["best_step"] == pod.events(EventKind.OUT_OF_TIME)[0].body["best_step"]
-    assert (pod.output / "delivered" / "model.safetensors").exists()
+    first, second = pod.events(EventKind.OUT_OF_TIME, EventKind.OUT_OF_MONEY)
+    assert (code, second.kind) == (6, EventKind.OUT_OF_MONEY)
+    assert second.body["best_step"] == first.body["best_step"]
+    assert weights.read_bytes() == delivered
