@@ -7,8 +7,9 @@ from podproof.compiler.schema import Config
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import AdapterKind
 
-# What the plan's own keys decide in a DeepSpeed config; halving the batch needs them left to us.
-_DEEPSPEED_OURS: Mapping[str, str] = {
+# What the plan's own keys decide in a DeepSpeed config. The trainer fills in what says `auto`, and
+# DeepSpeed insists on finding them; halving the batch needs them left open.
+DEEPSPEED_OURS: Mapping[str, str] = {
     "train_batch_size": "trainer.per_device_train_batch_size",
     "train_micro_batch_size_per_gpu": "trainer.per_device_train_batch_size",
     "gradient_accumulation_steps": "trainer.gradient_accumulation_steps",
@@ -80,10 +81,10 @@ def _deepspeed(config: Config) -> Iterator[Problem]:
     options = config.trainer.deepspeed
     if not options:
         return
-    for key, ours in sorted(_DEEPSPEED_OURS.items()):
+    for key, ours in sorted(DEEPSPEED_OURS.items()):
         if options.get(key, "auto") != "auto":
             what = f"{ours} says it already, got {options[key]!r}"
-            yield Problem(f"trainer.deepspeed.{key}", what, "write auto")
+            yield Problem(f"trainer.deepspeed.{key}", what, "take it out")
     for key in sorted(_DEEPSPEED_NOT_HERE.keys() & options.keys()):
         what = f"is set by {_DEEPSPEED_NOT_HERE[key]}"
         yield Problem(f"trainer.deepspeed.{key}", what, "take it out")

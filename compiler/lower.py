@@ -8,6 +8,7 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from podproof.compiler.gpu_rules import DEEPSPEED_OURS
 from podproof.compiler.ir import PodSpec, Run
 from podproof.compiler.own_scorer import own_scorer_text
 from podproof.compiler.pins import (
@@ -85,6 +86,8 @@ def _arguments(config: Config) -> dict[str, Any]:
     """Return the keyword arguments of the method's TRL config class, nulls left to its defaults."""
     trainer, method = plain(config.trainer), plain(config.method)
     extra = trainer.pop("extra")
+    if trainer["deepspeed"]:
+        trainer["deepspeed"] = {**trainer["deepspeed"], **dict.fromkeys(DEEPSPEED_OURS, "auto")}
     for name in ("fsdp", "fsdp_config", "deepspeed"):
         # False and {} are what the libraries take when nothing is said.
         trainer[name] = trainer[name] or None

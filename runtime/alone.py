@@ -41,7 +41,11 @@ class Alone:
         return make()
 
     def begin(self) -> None:
-        """Look around before anything is loaded."""
+        """Look around before anything is loaded; of several GPUs take the first.
+
+        TRL refuses to see several without a launcher, and ORPO would part each batch over them.
+        """
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 
     def join(self, trainer: Any) -> None:
         """Meet the other processes, once the trainer is built."""

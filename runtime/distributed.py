@@ -157,7 +157,7 @@ class Rank(Alone):
         """
         endings = os.environ.get(ENDINGS_VARIABLE)
         if endings is not None:
-            if code > 1 and not self._has_left:
+            if 1 < code < _RANK_PREEMPTED:
                 self._let_first_speak(Path(endings))
             leave_ending(Path(endings), self.rank, code)
             code = 0 if code == _RANK_PREEMPTED and self._has_left else code
@@ -178,9 +178,7 @@ class Rank(Alone):
         import torch
         import torch.distributed as dist
 
-        token = self.output / f"ranks/{self.decide(lambda: secrets.token_hex(8))}"
-        if self.is_first:
-            token.touch()
+        token = self.output / "ranks" / self.decide(self._leave_token)
         until_s = time.monotonic() + _RANK_FOLDER_S
         while not token.exists() and time.monotonic() < until_s:
             time.sleep(0.1)
@@ -191,6 +189,13 @@ class Rank(Alone):
         if not is_shared.item():
             what = "is not one folder that all nodes share, where checkpoints must lie"
             raise BadPlan(Problem("PODPROOF_OUTPUT", what, "put it on a network volume"))
+
+    def _leave_token(self) -> str:
+        # Before any rank looks for it: NFS remembers for a while what was not there.
+        token = self.output / "ranks" / secrets.token_hex(8)
+        token.parent.mkdir(exist_ok=True)
+        token.touch()
+        return token.name
 
     def _require_its_plan(self) -> None:
         planned, there = self.plan.gpu_count * self.plan.node_count, os.environ.get("WORLD_SIZE")

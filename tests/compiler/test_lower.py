@@ -146,7 +146,13 @@ def test_a_deepspeed_config_is_an_argument_and_pins_its_package(
 
     run = lower(changed(configs["rented_dpo"], {"trainer.deepspeed": zero, "pod.gpu_count": 2}))
 
-    assert run.plan.arguments["deepspeed"] == zero
+    left_to_the_trainer = {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+    assert run.plan.arguments["deepspeed"] == {**zero, **left_to_the_trainer}
     assert f"deepspeed=={DEEPSPEED_PINS['deepspeed']}" in run.requirements
 
 

@@ -1,5 +1,6 @@
 """One process, and what it settles with the others: nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,23 @@ def test_it_is_the_first_trains_here_and_decides_by_itself(alone: Alone) -> None
     assert alone.start_all() is None
     assert alone.decide(lambda: "checkpoint-4") == "checkpoint-4"
     assert alone.ended(3) == 3
+
+
+def test_of_several_gpus_it_takes_the_first(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+
+    alone.begin()
+
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_another_gpu_can_be_named(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+
+    alone.begin()
+
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3"
 
 
 def test_what_it_hears_is_what_it_obeys(alone: Alone) -> None:
