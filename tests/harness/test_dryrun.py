@@ -42,8 +42,8 @@ def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_on
     tamper: Tamper,
 ) -> None:
     script = tamper(
-        "        if metrics is not None:\n            metrics.setdefault(",
-        "        if False:\n            metrics.setdefault(",
+        "            metrics.setdefault(SCORE_KEY, self.metric)\n",
+        "            metrics.pop(SCORE_KEY, None)\n",
     )
 
     problems = dry_run(script)
@@ -54,8 +54,8 @@ def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_on
 
 def test_a_hook_that_fails_is_reported_with_its_name(tamper: Tamper) -> None:
     script = tamper(
-        '        if not logs or "train_loss" in logs:\n            return\n',
-        "        logs = dict(logs, loss=logs['loss'] + 1)\n",
+        'reading = read_log({**(logs or {}), "step": state.global_step})',
+        "reading = read_log({**logs, 'loss': logs['loss'] + 1})",
     )
 
     problems = dry_run(script)
