@@ -168,7 +168,7 @@ class PodCallback:
 
     def _evaluation_body(self, score: Score, logs: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "eval_loss": logs.get("eval_loss"),
+            "eval_loss": logs.get("eval_loss", score.loss),
             "score": score.value,
             "checkpoint_score": logs[SCORE_KEY],
             "components": dict(score.components),

@@ -10,7 +10,7 @@ import pytest
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
-from podproof.compiler.own_scorer import FUNCTIONS, IMPORTABLE
+from podproof.compiler.own_scorer import FUNCTIONS, IMPORTABLE, own_scorer_problems
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run, runtime_sources
 from podproof.harness.artefact import artefact_problems
@@ -18,6 +18,7 @@ from podproof.harness.embedded import embedded
 from podproof.harness.gates import clear
 from podproof.harness.verdict import Cleared, Refused
 from podproof.runtime.errors import Problem
+from podproof.runtime.plan import ScorerName, ScorerPlan
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/how-to/own-scorer.md").read_text(encoding="utf-8")
@@ -147,7 +148,20 @@ def test_what_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "latin.py"
     path.write_bytes(b"# \xe9\n")
 
-    assert "UTF-8" in only_problem(path)
+    assert "is no text of Python" in only_problem(path)
+
+
+@pytest.mark.parametrize("path", ["nul\0", "half \ud800", ""])
+def test_what_is_no_path_is_refused(path: str) -> None:
+    scorer = ScorerPlan(name=ScorerName.OWN, file=path)
+
+    found = list(own_scorer_problems(scorer))
+
+    assert [problem.where for problem in found] == ["scorer.file"]
+
+
+def test_a_text_with_a_nul_is_refused(write: Write) -> None:
+    assert "null bytes" in only_problem(write(EXAMPLE + "\0"))
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
