@@ -38,9 +38,11 @@ def _absent_model(run: Run) -> Iterator[Problem]:
 
 def _rows_answer(plan: Plan, data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
     if plan.data.source not in READABLE_HERE:
-        return f"{plan.data.source.value} rows are checked on the pod, before training", ()
+        found = f"{plan.data.source.value} rows are checked on the pod, before training"
+        return "; ".join([found, *_advice_unread(plan)]), ()
     if plan.data.path.startswith("/workspace/"):
-        return "rows on the network volume are checked on the pod, before training", ()
+        found = "rows on the network volume are checked on the pod, before training"
+        return "; ".join([found, *_advice_unread(plan)]), ()
     try:
         rows = read_data(plan.data, plan.method, tuple(data_roots))
     except PodproofError as error:
@@ -49,3 +51,10 @@ def _rows_answer(plan: Plan, data_roots: Sequence[Path]) -> tuple[str, tuple[Pro
     advice = selection_notices(len(rows.eval), evaluations)
     found = f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on"
     return "; ".join([found, *advice]), ()
+
+
+def _advice_unread(plan: Plan) -> tuple[str, ...]:
+    """Return the advice that the config alone allows, for rows nobody has counted yet."""
+    has_max_steps = int(plan.arguments.get("max_steps", -1)) > 0
+    evaluations = arithmetic(plan, 1).evaluations if has_max_steps else None
+    return selection_notices(plan.data.max_eval_rows, evaluations)
