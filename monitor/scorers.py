@@ -1,0 +1,47 @@
+"""The scorers a finished run can be put to: the one place that lists them."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from podproof.compiler.errors import BadConfig
+from podproof.runtime.errors import Problem
+from podproof.runtime.plan import ScorerPlan
+from podproof.runtime.scorer import FORMULAS, Score, ScoreState, replay_scores
+
+Replay = Callable[[Iterable[Mapping[str, Any]]], tuple[ScoreState, tuple[Score, ...]]]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A name, and a fold over a trainer's log; the chosen step is its state's `best_step`."""
+
+    name: str
+    replay: Replay
+
+
+def named_scorers(names: Sequence[str]) -> tuple[Scorer, ...]:
+    """Return the scorers of these names, every one that ships when none is named.
+
+    They have their default weights. Raises BadConfig for a name that is none of them.
+
+    >>> [scorer.name for scorer in named_scorers([])]
+    ['robust', 'eval_loss', 'seed_v1']
+    """
+    known = {name.value: Scorer(name.value, _replay(ScorerPlan(name=name))) for name in FORMULAS}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BadConfig(*(_unknown(name, known) for name in unknown))
+    return tuple(known[name] for name in dict.fromkeys(names or known))
+
+
+def _replay(plan: ScorerPlan) -> Replay:
+    return partial(replay_scores, plan=plan)
+
+
+def _unknown(name: str, known: Iterable[str]) -> Problem:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    way_out = f"did you mean {close[0]}?" if close else f"choose of {', '.join(known)}"
+    return Problem("--scorer", f"no scorer is called {name!r}", way_out)
