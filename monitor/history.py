@@ -1,7 +1,7 @@
 """The log of one run, as a trainer keeps it, whatever record of the run it was read from."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from podproof.monitor.errors import BadHistory
@@ -59,6 +59,7 @@ def history_of_log(
     entries = [_checked(entry, f"{source}, entry {at}") for at, entry in enumerate(log_history, 1)]
     # The trainer's closing summary is no train log, and its numbers belong to no step.
     entries = [entry for entry in entries if "train_loss" not in entry]
+    columns, more_notes = _with_first_eval_set(entries, columns)
     log = tuple(kept for entry in entries if (kept := _scorable(entry, columns)))
     if not any(map(is_evaluation, log)):
         raise BadHistory(_without_evaluation(source, entries, columns))
@@ -68,7 +69,7 @@ def history_of_log(
             key: n for key, value in entry.items() if (n := number_or_none(value)) is not None
         }
         metrics.setdefault(entry.get("step", -1), {}).update(numbers)
-    return History(name, source, log, metrics, notes)
+    return History(name, source, log, metrics, (*notes, *more_notes))
 
 
 def is_evaluation(entry: Mapping[str, Any]) -> bool:
@@ -134,15 +135,31 @@ def _scorable(entry: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     return kept if "loss" in kept or "eval_loss" in kept else {}
 
 
-def _without_evaluation(source: str, entries: list[dict[str, Any]], columns: Columns) -> Problem:
+def _with_first_eval_set(
+    entries: Sequence[Mapping[str, Any]], columns: Columns
+) -> tuple[Columns, tuple[str, ...]]:
+    """Take the first eval set seen when there are several, as the callback does, and say so."""
+    seen = list(
+        dict.fromkeys(key for entry in entries for key in entry if _is_of_a_set(key, entry))
+    )
+    if columns.eval_loss or not seen or any("eval_loss" in entry for entry in entries):
+        return columns, ()
+    note = f"scored by {seen[0]}, its first eval set; there is {', '.join(seen)}: see --eval-loss"
+    return replace(columns, eval_loss=seen[0]), (note,)
+
+
+def _is_of_a_set(key: str, entry: Mapping[str, Any]) -> bool:
+    # Each set has its own timings; eval_nll_loss, which ORPO logs, has none.
+    return key.startswith("eval_") and f"{key.removesuffix('_loss')}_runtime" in entry
+
+
+def _without_evaluation(
+    source: str, entries: Sequence[Mapping[str, Any]], columns: Columns
+) -> Problem:
     wanted = columns.eval_loss or "eval_loss"
-    others = sorted({key for entry in entries for key in entry if _is_an_eval_loss(key)} - {wanted})
+    others = sorted({key for entry in entries for key in entry if key.startswith("eval_")})
     what = f"has no evaluation: none of its {len(entries)} log entries has {wanted}"
     way_out = "train with eval_strategy=steps or epoch; without evaluations nothing can be scored"
     if others:
-        way_out = f"say which is meant: --eval-loss {' or --eval-loss '.join(others)}"
+        way_out = f"name one with --eval-loss; there is {', '.join(others)}"
     return Problem(source, what, way_out)
-
-
-def _is_an_eval_loss(key: str) -> bool:
-    return key.startswith("eval_") and key.endswith("loss")

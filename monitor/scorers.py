@@ -4,9 +4,11 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from podproof.compiler.errors import BadConfig
+from podproof.monitor.own_formula import load_formula, replay_formula
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import ScorerPlan
 from podproof.runtime.scorer import FORMULAS, Score, ScoreState, replay_scores
@@ -35,6 +37,14 @@ def named_scorers(names: Sequence[str]) -> tuple[Scorer, ...]:
     if unknown:
         raise BadConfig(*(_unknown(name, known) for name in unknown))
     return tuple(known[name] for name in dict.fromkeys(names or known))
+
+
+def scorer_of_file(path: Path) -> Scorer:
+    """Return the scorer of a file that defines `own_components`; it is called by the file's name.
+
+    The file is run, so it must be one that is trusted. Raises BadConfig.
+    """
+    return Scorer(path.stem, partial(replay_formula, formula=load_formula(path)))
 
 
 def _replay(plan: ScorerPlan) -> Replay:

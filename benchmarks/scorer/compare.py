@@ -1,0 +1,363 @@
+"""How good are the checkpoints that scorers choose? Measured on 124 trainings with a known truth.
+
+    .venv/bin/python benchmarks/scorer/compare.py
+    .venv/bin/python benchmarks/scorer/compare.py --scorer-file mine.py
+
+Each selector sees what a run logs: train losses, and the loss on a small eval set. Its regret is
+the test loss of the checkpoint it chose, minus the lowest of all of the run's checkpoints, over the
+run's range (highest minus lowest): 0 is the best choice there was, 1 the worst. Everything is
+compared with the argmin of eval loss, run by run; intervals are 95 % percentile bootstraps over
+runs. README.md beside this file describes the data and their limits.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from podproof.monitor.scorers import Scorer, named_scorers, scorer_of_file
+
+HERE = Path(__file__).parent
+DATA = HERE / "checkpoint-curves.dev.csv.gz"
+RESULTS = HERE / "RESULTS.md"
+
+BASELINE = "eval_loss"
+SEED = 20_260_101
+RESAMPLES = 4000
+FEWEST_RUNS_FOR_AN_INTERVAL = 5
+
+# Eval rows that misrepresent the task: leaked from the train rows, or of another distribution.
+MISLEADING = frozenset({"leak", "shift"})
+
+# The mean over the last 10 steps, which is what a trainer logs with logging_steps=10.
+TRAIN_LOSS = "train_loss_mean10"
+
+_FIRST_ROW = (
+    "The row `eval_loss` is the regret of its argmin. The others say how much higher (+) or lower\n"
+    "(-) theirs is, run by run, with a 95 % interval. Regret is a share of the run's range."
+)
+
+Log = Sequence[Mapping[str, Any]]
+Select = Callable[[Log], int | None]
+Differences = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its rows are its checkpoints, in order of steps."""
+
+    run_id: str
+    method: str
+    regime: str
+    rows: tuple[Mapping[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the selectors get to see of a run.
+
+    `evaluations` of its 20 checkpoints, evenly spaced and ending with the last one; the losses in
+    the column `eval_loss` and the logged train losses, each times a factor.
+    """
+
+    eval_loss: str = "eval_loss"
+    evaluations: int = 20
+    eval_factor: float = 1.0
+    train_factor: float = 1.0
+
+
+OWN = (Setting(),)
+SIZES = ("eval_loss_n8", "eval_loss_n32", "eval_loss_n128")
+COUNTS = (5, 10, 20)
+GRID = tuple(Setting(size, count) for size in SIZES for count in COUNTS)
+SCALED = {
+    "losses as they are": Setting(),
+    "every loss x 0.25": Setting(eval_factor=0.25, train_factor=0.25),
+    "train loss x 4": Setting(train_factor=4.0),
+}
+
+GROUPS: Mapping[str, Callable[[Run], bool]] = {
+    "all": lambda _run: True,
+    "SFT": lambda run: run.method == "sft",
+    "SFT without leak, shift": lambda run: run.method == "sft" and run.regime not in MISLEADING,
+    "DPO": lambda run: run.method == "dpo",
+    "ORPO": lambda run: run.method == "orpo",
+    "DPO + ORPO": lambda run: run.method != "sft",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The regrets of one selector, paired with those of the baseline, over some runs.
+
+    `difference` is the mean of regret minus the baseline's, `interval` its 95 % interval, absent
+    for fewer than five runs. `better` and `worse` count runs in which the two differ.
+    """
+
+    runs: int
+    regret: float
+    difference: float
+    interval: tuple[float, float] | None
+    better: int
+    worse: int
+
+
+def read_runs(path: Path) -> tuple[Run, ...]:
+    """Return the runs of a table of curves, in the order of the file."""
+    runs: dict[str, list[dict[str, str]]] = {}
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault(row["run_id"], []).append(row)
+    return tuple(
+        Run(run_id, rows[0]["method"], rows[0]["regime"], tuple(rows))
+        for run_id, rows in runs.items()
+    )
+
+
+def log_of(run: Run, setting: Setting) -> list[dict[str, Any]]:
+    """Return what the run's trainer would have logged: before each evaluation, the train loss."""
+    every = len(run.rows) // setting.evaluations
+    log: list[dict[str, Any]] = []
+    for row in run.rows[every - 1 :: every]:
+        step = int(row["step"])
+        log.append({"loss": float(row[TRAIN_LOSS]) * setting.train_factor, "step": step})
+        log.append({"eval_loss": float(row[setting.eval_loss]) * setting.eval_factor, "step": step})
+    return log
+
+
+def regret(run: Run, step: int | None) -> float:
+    """Return the regret of a choice, from 0 to 1; choosing nothing counts as the worst choice."""
+    losses = {int(row["step"]): float(row["test_loss"]) for row in run.rows}
+    lowest, highest = min(losses.values()), max(losses.values())
+    if step is None:
+        return 1.0
+    return (losses[step] - lowest) / (highest - lowest)
+
+
+def regrets(runs: Iterable[Run], select: Select, settings: Sequence[Setting]) -> list[float]:
+    """Return for each run the selector's mean regret over the settings."""
+    return [
+        fmean(regret(run, select(log_of(run, setting))) for setting in settings) for run in runs
+    ]
+
+
+def interval(differences: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Return the 95 % percentile bootstrap interval of the mean, over runs, by a fixed seed."""
+    chance = random.Random(SEED)  # noqa: S311 - statistics, not secrets
+    count = len(differences)
+    means = sorted(fmean(chance.choices(differences, k=count)) for _ in range(resamples))
+    tail = round(resamples * 0.025)
+    return means[tail], means[resamples - 1 - tail]
+
+
+def compare(of_selector: Sequence[float], of_baseline: Sequence[float]) -> Comparison:
+    """Compare the regrets of the same runs under a selector and under the baseline."""
+    pairs = list(zip(of_selector, of_baseline, strict=True))
+    differences = [mine - theirs for mine, theirs in pairs]
+    has_interval = len(pairs) >= FEWEST_RUNS_FOR_AN_INTERVAL
+    return Comparison(
+        runs=len(pairs),
+        regret=fmean(of_selector),
+        difference=fmean(differences),
+        interval=interval(differences) if has_interval else None,
+        better=sum(difference < 0 for difference in differences),
+        worse=sum(difference > 0 for difference in differences),
+    )
+
+
+def selectors(files: Sequence[Path]) -> dict[str, Select]:
+    """Return the baseline, the last checkpoint, the scorers that ship, and those of the files."""
+    scorers = [*named_scorers([]), *map(scorer_of_file, files)]
+    chosen = {scorer.name: _select(scorer) for scorer in scorers}
+    return {BASELINE: chosen.pop(BASELINE), "last checkpoint": last_step, **chosen}
+
+
+def last_step(log: Log) -> int | None:
+    """Return the step of the newest checkpoint, whatever its losses."""
+    return int(log[-1]["step"])
+
+
+def _select(scorer: Scorer) -> Select:
+    return lambda log: scorer.replay(log)[0].best_step
+
+
+def by_group(
+    runs: Sequence[Run],
+    chosen: Mapping[str, Select],
+    settings: Sequence[Setting],
+    groups: Mapping[str, Callable[[Run], bool]],
+) -> dict[str, dict[str, Comparison]]:
+    """Return for each group of runs and each selector how it compares."""
+    of_runs = {name: regrets(runs, select, settings) for name, select in chosen.items()}
+    table = {}
+    for group, belongs in groups.items():
+        which = [at for at, run in enumerate(runs) if belongs(run)]
+        if which:
+            table[group] = {
+                name: compare([values[at] for at in which], [of_runs[BASELINE][at] for at in which])
+                for name, values in of_runs.items()
+            }
+    return table
+
+
+def results(runs: Sequence[Run], chosen: Mapping[str, Select]) -> dict[str, Any]:
+    """Return every comparison; the tables and the JSON are made of this."""
+    regimes = sorted({(run.method, run.regime) for run in runs})
+    of_regime: dict[str, Callable[[Run], bool]] = {
+        regime: lambda run, regime=regime: run.regime == regime  # type: ignore[misc] # bound now
+        for _, regime in regimes
+    }
+    return {
+        "own": by_group(runs, chosen, OWN, GROUPS),
+        "grid": by_group(runs, chosen, GRID, GROUPS),
+        "regimes": by_group(runs, chosen, GRID, of_regime),
+        "sizes": {
+            (size, count): {
+                name: fmean(regrets(runs, select, (Setting(size, count),)))
+                for name, select in chosen.items()
+            }
+            for size in SIZES
+            for count in COUNTS
+        },
+        "scaled": {
+            title: by_group(runs, chosen, (setting,), GROUPS) for title, setting in SCALED.items()
+        },
+    }
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """Return the tables as Markdown that can be read on a terminal too."""
+    count = found["own"]["all"][BASELINE].runs
+    sections = [
+        f"# What scorers chose in {count} runs",
+        _FIRST_ROW,
+        "## All 20 evaluations, on the run's own eval set of 8 to 128 rows",
+        _group_table(found["own"]),
+        "Runs in which the regret is lower and higher than that of eval loss:",
+        _counts_table(found["own"]),
+        "## Mean of 9 settings: 8, 32, 128 eval rows by 5, 10, 20 evaluations",
+        _group_table(found["grid"]),
+        "## By regime, mean of the 9 settings",
+        "With 5 or 6 runs an interval is a hint at best; with fewer none is given.",
+        _regime_table(found["regimes"]),
+        "## By eval rows and evaluations",
+        "Mean regret over all runs.",
+        _size_table(found["sizes"]),
+        "## The same losses in another unit, and an inflated train loss",
+        "All 20 evaluations on the run's own eval set.",
+        _scale_table(found["scaled"]),
+    ]
+    return "\n\n".join(sections)
+
+
+def _group_table(groups: Mapping[str, Mapping[str, Comparison]]) -> str:
+    heads = [f"{group} ({of[BASELINE].runs})" for group, of in groups.items()]
+    names = next(iter(groups.values()))
+    rows = [[name, *(_cell(name, of[name]) for of in groups.values())] for name in names]
+    return _table(["selector", *heads], rows)
+
+
+def _counts_table(groups: Mapping[str, Mapping[str, Comparison]]) -> str:
+    names = [name for name in next(iter(groups.values())) if name != BASELINE]
+    rows = [
+        [name, *(f"{of[name].better} lower, {of[name].worse} higher" for of in groups.values())]
+        for name in names
+    ]
+    return _table(["selector", *groups], rows)
+
+
+def _regime_table(regimes: Mapping[str, Mapping[str, Comparison]]) -> str:
+    names = list(next(iter(regimes.values())))
+    rows = [
+        [regime, str(of[BASELINE].runs), *(_cell(name, of[name]) for name in names)]
+        for regime, of in regimes.items()
+    ]
+    return _table(["regime", "runs", *names], rows)
+
+
+def _size_table(sizes: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
+    names = list(next(iter(sizes.values())))
+    rows = [
+        [size.removeprefix("eval_loss_n"), str(count), *(f"{of[name]:.4f}" for name in names)]
+        for (size, count), of in sizes.items()
+    ]
+    return _table(["eval rows", "evaluations", *names], rows)
+
+
+def _scale_table(scaled: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -> str:
+    shown = [group for group in ("all", "SFT", "DPO + ORPO") if group in scaled["train loss x 4"]]
+    rows = [
+        [title, name, *(_cell(name, groups[group][name]) for group in shown)]
+        for title, groups in scaled.items()
+        for name in groups["all"]
+        if name not in {BASELINE, "last checkpoint"}
+    ]
+    return _table(["losses", "selector", *shown], rows)
+
+
+def _cell(name: str, comparison: Comparison) -> str:
+    if name == BASELINE:
+        return f"{comparison.regret:.4f}"
+    if comparison.interval is None:
+        return _signed(comparison.difference)
+    low, high = map(_signed, comparison.interval)
+    return f"{_signed(comparison.difference)} [{low}, {high}]"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 4) + 0.0:+.4f}"  # 0.0 makes a plus of minus zero
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    rule = ["-" * width for width in widths]
+    lines = [
+        " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in (heads, rule, *rows)
+    ]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def to_json(found: Mapping[str, Any]) -> str:
+    """Return everything the tables are made of, not rounded."""
+    sizes = [
+        {"eval_loss": size, "evaluations": count, "regret": of}
+        for (size, count), of in found["sizes"].items()
+    ]
+    return json.dumps({**found, "sizes": sizes}, default=vars, indent=2)
+
+
+def page(found: Mapping[str, Any]) -> str:
+    """Return the page of results."""
+    made = (
+        "<!-- Written by python benchmarks/scorer/compare.py --write, from the data beside it. -->"
+    )
+    return f"{made}\n\n{report(found)}\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the comparison, or write the page of results."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    what = "a file with a formula of your own; may be given several times"
+    parser.add_argument("--scorer-file", action="append", default=[], type=Path, help=what)
+    parser.add_argument("--data", type=Path, default=DATA, help="another table of curves (.csv.gz)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", action="store_true", help="write RESULTS.md instead")
+    options = parser.parse_args(argv)
+    if options.write and (options.scorer_file or options.data != DATA):
+        parser.error("--write is for the scorers and the data of the repository")
+    found = results(read_runs(options.data), selectors(options.scorer_file))
+    if options.write:
+        RESULTS.write_text(page(found), encoding="utf-8")
+    else:
+        print(to_json(found) if options.json else report(found))
+
+
+if __name__ == "__main__":
+    main()
