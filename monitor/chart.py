@@ -4,11 +4,11 @@ No plotting library: those for terminals bring megabytes and keep one picture in
 what is needed is points, two labels and some marks, in plain characters where a pipe wants them.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
 from rich.text import Text
 
 from podproof.monitor.rescore import Rescored
@@ -30,6 +30,34 @@ class Chart:
         width = max(10, min(options.max_width, _WIDEST) - _LABEL - 2)
         marks = ("o", ".", "^") if options.ascii_only else ("●", "·", "▲")
         yield from _lines(self.rescored, width, marks)
+
+
+@dataclass(frozen=True)
+class Sparkline:
+    """One bar for each value, lowest to highest; a blank for what is absent, nothing in ASCII."""
+
+    values: tuple[float | None, ...]
+
+    def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the bars."""
+        yield Text("" if options.ascii_only else _bars(self.values))
+
+    def __rich_measure__(self, _console: Console, _options: ConsoleOptions) -> Measurement:
+        """Return its width: a character for each value."""
+        return Measurement(len(self.values), len(self.values))
+
+
+def _bars(values: Sequence[float | None]) -> str:
+    """Return the bars as text.
+
+    >>> _bars([3.0, None, 1.0, 2.0])
+    '█ ▁▅'
+    """
+    known = [value for value in values if value is not None]
+    low, high = (min(known), max(known)) if known else (0.0, 0.0)
+    return "".join(
+        " " if value is None else _BARS[_place(value, low, high, len(_BARS))] for value in values
+    )
 
 
 def _lines(rescored: Rescored, width: int, marks: tuple[str, str, str]) -> Iterator[Text]:
@@ -85,17 +113,3 @@ def _place(value: float, start: float, end: float, cells: int) -> int:
     # Halved first, so that the distance of two huge losses does not overflow.
     share = (value / 2 - start / 2) / (end / 2 - start / 2)
     return min(cells - 1, max(0, round(share * (cells - 1))))
-
-
-def sparkline(values: Sequence[float | None]) -> str:
-    """Return one bar for each value, lowest to highest; a blank for what is absent.
-
-    >>> sparkline([3.0, None, 1.0, 2.0])
-    '█ ▁▅'
-    """
-    finite = [value for value in values if value is not None and math.isfinite(value)]
-    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
-    return "".join(
-        " " if value is None or not math.isfinite(value) else _BARS[_place(value, low, high, 8)]
-        for value in values
-    )

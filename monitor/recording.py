@@ -120,11 +120,11 @@ def _name_of_file(path: Path) -> str:
 def _of_lines(name: str, source: str, text: str, columns: Columns, error: Exception) -> History:
     """Read one JSON object a line; a last line that was cut short is left out, and said so."""
     lines = [(at, line) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
-    rows = [_row(source, at, line) for at, line in lines[:-1]]
-    if not rows:
+    if not _is_object(lines[0][1]) or len(lines) == 1:
         what = f"is JSON that was cut short or damaged: {error}"
         way_out = "take the same file of an earlier checkpoint, or copy it anew"
-        raise BadHistory(Problem(source, what, way_out))
+        raise BadHistory(Problem(source, what, way_out)) from error
+    rows = [_row(source, at, line) for at, line in lines[:-1]]
     try:
         rows.append(_row(source, *lines[-1]))
     except BadHistory:
@@ -132,6 +132,13 @@ def _of_lines(name: str, source: str, text: str, columns: Columns, error: Except
         note = "its last line was cut short and is left out"
         return _of_rows(name, source, rows, columns, notes=(note,))
     return _of_rows(name, source, rows, columns)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), Mapping)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _row(source: str, at: int, line: str) -> Mapping[str, Any]:

@@ -11,6 +11,9 @@ from podproof.monitor.scorers import Scorer
 from podproof.runtime.errors import Problem
 from podproof.runtime.scorer import Score, usable_loss
 
+# Outside of these, four decimals say too little or too much.
+_SMALL, _LARGE = 1e-3, 1e6
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -96,6 +99,17 @@ def rescore(
     )
 
 
+def amount(value: float, *, sign: bool = False) -> str:
+    """Return a loss or score as people read it: four decimals, or four digits where those fail.
+
+    >>> amount(4.25), amount(0.00001234), amount(1e300), amount(0.0, sign=True)
+    ('4.2500', '1.234e-05', '1e+300', '+0.0000')
+    """
+    plus = "+" if sign else ""
+    is_plain = value == 0.0 or _SMALL <= abs(value) < _LARGE
+    return format(value, f"{plus}.4f" if is_plain else f"{plus}.4g")
+
+
 def _evaluations(history: History, held_out: HeldOut | None) -> tuple[Evaluated, ...]:
     metric = "" if held_out is None else held_out.metric
     return tuple(
@@ -168,8 +182,10 @@ def _why(
     usable = [score for score in scores if math.isfinite(score.value)]
     unusable = len(scores) - len(usable)
     left_out = f" ({unusable} more cannot be used)" if unusable else ""
-    parts = " ".join(f"{name} {value:+.4f}" for name, value in chosen.components.items())
-    words = [f"lowest score of {len(usable)}{left_out}: {chosen.value:.4f} = {parts}"]
+    parts = " ".join(
+        f"{name} {amount(value, sign=True)}" for name, value in chosen.components.items()
+    )
+    words = [f"lowest score of {len(usable)}{left_out}: {amount(chosen.value)} = {parts}"]
     if runner_up is not None:
         words.append(_why_not(chosen, runner_up))
     losses = {e.step: e.eval_loss for e in evaluations if e.eval_loss is not None}
@@ -184,17 +200,17 @@ def _why_not(chosen: Score, runner_up: Score) -> str:
     margin = runner_up.value - chosen.value
     if margin == 0.0:
         return f"step {runner_up.step} scores the same, and the earlier is kept"
-    return f"next is step {runner_up.step}, {margin:.4f} behind ({_differences(runner_up, chosen)})"
+    return f"next is step {runner_up.step}, {amount(margin)} behind ({_differences(runner_up, chosen)})"
 
 
 def _why_overruled(chosen: Score, rival: Score, lower_by: float) -> str:
-    lowest = f"step {rival.step} has the lowest eval loss, by {lower_by:.4f}"
+    lowest = f"step {rival.step} has the lowest eval loss, by {amount(lower_by)}"
     worse = {
         name: value - chosen.components.get(name, 0.0)
         for name, value in rival.components.items()
         if value > chosen.components.get(name, 0.0)
     }
-    parts = " and ".join(f"{name} ({by:+.4f})" for name, by in worse.items())
+    parts = " and ".join(f"{name} ({amount(by, sign=True)})" for name, by in worse.items())
     return f"{lowest}, and lost by its {parts or 'score'}"
 
 
@@ -203,7 +219,8 @@ def _differences(other: Score, chosen: Score) -> str:
         name: value - chosen.components.get(name, 0.0) for name, value in other.components.items()
     }
     return (
-        ", ".join(f"{name} {by:+.4f}" for name, by in parts.items() if by) or "in the last digits"
+        ", ".join(f"{name} {amount(by, sign=True)}" for name, by in parts.items() if by)
+        or "in the last digits"
     )
 
 

@@ -10,15 +10,15 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from podproof.monitor.chart import Chart, sparkline
-from podproof.monitor.rescore import Choice, Rescored
+from podproof.monitor.chart import Chart, Sparkline
+from podproof.monitor.rescore import Choice, Rescored, amount
 from podproof.runtime.events import strict_json
 
 # So many runs get a page each; more get a line each.
 PAGES = 3
 
-# From here on a number is written with an exponent, so that columns stay narrow.
-_LARGE = 1e6
+# Of a long run the last evaluations are drawn in its line.
+_BARS = 40
 
 _ABSENT = "-"
 
@@ -43,7 +43,9 @@ def rescored_to_dict(rescored: Rescored) -> dict[str, Any]:
 
 
 def _page(run: Rescored) -> RenderableType:
-    heading = Text(run.name, style="bold").append(f"  {len(run.evaluations)} evaluations", "dim")
+    count = len(run.evaluations)
+    plural = "" if count == 1 else "s"
+    heading = Text(run.name, style="bold").append(f"  {count} evaluation{plural}", "dim")
     parts: list[RenderableType] = [heading]
     parts += [Text(f"note: {note}", style="yellow") for note in run.notes]
     parts += [Text(), _choices(run), Text()]
@@ -96,8 +98,9 @@ def _lines(runs: Sequence[Rescored]) -> Table:
         table.add_column("best step", justify="right")
     for run in runs:
         best = (str(run.best_held_out),) if has_held_out else ()
-        curve = sparkline([e.eval_loss for e in run.evaluations][-40:])
-        table.add_row(*map(Text, (run.name, curve, *map(_step_cell, run.choices), *best)))
+        curve = Sparkline(tuple(e.eval_loss for e in run.evaluations[-_BARS:]))
+        cells = map(Text, (*map(_step_cell, run.choices), *best))
+        table.add_row(Text(run.name), curve, *cells)
     return table
 
 
@@ -133,6 +136,4 @@ def _table(*headings: str, text: int) -> Table:
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return _ABSENT
-    return f"{value:.4f}" if abs(value) < _LARGE else f"{value:.4g}"
+    return _ABSENT if value is None else amount(value)

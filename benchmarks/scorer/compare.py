@@ -43,6 +43,13 @@ _FIRST_ROW = (
     "(-) theirs is, run by run, with a 95 % interval. Regret is a share of the run's range."
 )
 
+# What else an evaluation logs, by column; measured on the run's own eval set only.
+MEASURES = {
+    "reward_margin": "eval_rewards/margins",
+    "reward_accuracy": "eval_rewards/accuracies",
+    "eval_accuracy": "eval_mean_token_accuracy",
+}
+
 Log = Sequence[Mapping[str, Any]]
 Select = Callable[[Log], int | None]
 Differences = Mapping[str, Sequence[float]]
@@ -127,8 +134,15 @@ def log_of(run: Run, setting: Setting) -> list[dict[str, Any]]:
     for row in run.rows[every - 1 :: every]:
         step = int(row["step"])
         log.append({"loss": float(row[TRAIN_LOSS]) * setting.train_factor, "step": step})
-        log.append({"eval_loss": float(row[setting.eval_loss]) * setting.eval_factor, "step": step})
+        loss = float(row[setting.eval_loss]) * setting.eval_factor
+        log.append({"eval_loss": loss, **_measures(row, setting), "step": step})
     return log
+
+
+def _measures(row: Mapping[str, str], setting: Setting) -> dict[str, float]:
+    if setting.eval_loss != Setting.eval_loss:
+        return {}
+    return {name: float(row[column]) for column, name in MEASURES.items() if row.get(column)}
 
 
 def regret(run: Run, step: int | None) -> float:

@@ -9,7 +9,7 @@ from podproof.monitor.history import Columns, History
 from podproof.monitor.plot import check_plot, write_plot
 from podproof.monitor.recording import find_histories, stored_history
 from podproof.monitor.rescore import HeldOut, rescore
-from podproof.monitor.scorers import named_scorers
+from podproof.monitor.scorers import named_scorers, scorer_of_file
 from podproof.monitor.show_rescored import rescored_to_dict, show_rescored
 from podproof.monitor.store import open_store
 
@@ -19,7 +19,8 @@ def rescore_runs(options: argparse.Namespace) -> int:
     plot = None if options.plot is None else Path(options.plot)
     if plot is not None:
         check_plot(plot)
-    scorers = named_scorers(options.scorer or ())
+    files = [scorer_of_file(Path(file)) for file in options.scorer_file or ()]
+    scorers = (*named_scorers(options.scorer or ()), *files)
     columns = Columns(options.eval_loss, options.train_loss)
     held_out = None
     if options.held_out is not None:
