@@ -112,9 +112,9 @@ def _read_text(path: Path) -> str:
 
 
 def _name_of_file(path: Path) -> str:
-    """Return how a run is called by its file: by the folder where every file has the same name."""
-    is_common = path.name in {TRAINER_STATE, EVENTS_FILE} and path.resolve().parent.name
-    return f"{path.resolve().parent.name}/{path.name}" if is_common else path.name
+    """Return how a run is called by its file: with its folder where every file has one name."""
+    is_common = path.name in {TRAINER_STATE, EVENTS_FILE} and path.parent.name
+    return f"{path.parent.name}/{path.name}" if is_common else path.name
 
 
 def _of_lines(name: str, source: str, text: str, columns: Columns, error: Exception) -> History:

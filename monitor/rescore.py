@@ -200,7 +200,8 @@ def _why_not(chosen: Score, runner_up: Score) -> str:
     margin = runner_up.value - chosen.value
     if margin == 0.0:
         return f"step {runner_up.step} scores the same, and the earlier is kept"
-    return f"next is step {runner_up.step}, {amount(margin)} behind ({_differences(runner_up, chosen)})"
+    parts = _differences(runner_up, chosen)
+    return f"next is step {runner_up.step}, {amount(margin)} behind ({parts})"
 
 
 def _why_overruled(chosen: Score, rival: Score, lower_by: float) -> str:
