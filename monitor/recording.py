@@ -67,7 +67,7 @@ def read_path(path: Path, columns: Columns) -> tuple[History, ...]:
     """
     if path.is_dir():
         return read_path(_file_of_folder(path), columns)
-    text, source = _read_text(path), str(path)
+    text, source = read_text(path), str(path)
     if not text.lstrip().startswith("{"):
         return read_curves(source, text, columns)
     name = _name_of_file(path)
@@ -96,7 +96,8 @@ def _file_of_folder(folder: Path) -> Path:
     raise BadHistory(Problem(str(folder), what, FORMS))
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file, unpacked when it is gzip's; raise BadHistory."""
     try:
         content = path.read_bytes()
         if content.startswith(_GZIP_MAGIC):

@@ -12,16 +12,20 @@ runs. README.md beside this file describes the data and their limits.
 
 import argparse
 import csv
-import gzip
+import io
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from podproof.monitor.errors import BadHistory
+from podproof.monitor.recording import read_text
 from podproof.monitor.scorers import Scorer, named_scorers, scorer_of_file
+from podproof.runtime.errors import PodproofError, Problem
 
 HERE = Path(__file__).parent
 DATA = HERE / "checkpoint-curves.dev.csv.gz"
@@ -52,7 +56,6 @@ MEASURES = {
 
 Log = Sequence[Mapping[str, Any]]
 Select = Callable[[Log], int | None]
-Differences = Mapping[str, Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,14 @@ class Setting:
     train_factor: float = 1.0
 
 
+CHECKPOINTS = Setting.evaluations
+Measured = Mapping[Setting, Mapping[str, Sequence[float]]]
+
 OWN = (Setting(),)
 SIZES = ("eval_loss_n8", "eval_loss_n32", "eval_loss_n128")
 COUNTS = (5, 10, 20)
 GRID = tuple(Setting(size, count) for size in SIZES for count in COUNTS)
+NEEDED = {"run_id", "method", "regime", "step", "test_loss", TRAIN_LOSS, "eval_loss", *SIZES}
 SCALED = {
     "losses as they are": Setting(),
     "every loss x 0.25": Setting(eval_factor=0.25, train_factor=0.25),
@@ -116,15 +123,34 @@ class Comparison:
 
 
 def read_runs(path: Path) -> tuple[Run, ...]:
-    """Return the runs of a table of curves, in the order of the file."""
+    """Return the runs of a table of curves, in the order of the file.
+
+    Raises BadHistory for a column that is missing, a run that has not 20 checkpoints, and one
+    whose test losses are all equal, in which there is nothing to choose.
+    """
+    table = csv.DictReader(io.StringIO(read_text(path)))
+    missing = sorted(NEEDED - set(table.fieldnames or ()))
+    if missing:
+        what = f"has no column {', '.join(missing)}"
+        raise BadHistory(Problem(str(path), what, "README.md beside this program has them all"))
     runs: dict[str, list[dict[str, str]]] = {}
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            runs.setdefault(row["run_id"], []).append(row)
+    for row in table:
+        runs.setdefault(row["run_id"], []).append(row)
+    problems = [problem for run_id, rows in runs.items() for problem in _problems(run_id, rows)]
+    if problems:
+        raise BadHistory(*problems)
     return tuple(
         Run(run_id, rows[0]["method"], rows[0]["regime"], tuple(rows))
         for run_id, rows in runs.items()
     )
+
+
+def _problems(run_id: str, rows: Sequence[Mapping[str, str]]) -> Iterator[Problem]:
+    if len(rows) != CHECKPOINTS:
+        what = f"has {len(rows)} checkpoints, not {CHECKPOINTS}"
+        yield Problem(run_id, what, "leave the run out, or evaluate it so often")
+    if len({float(row["test_loss"]) for row in rows}) == 1:
+        yield Problem(run_id, "has one test loss throughout", "leave the run out")
 
 
 def log_of(run: Run, setting: Setting) -> list[dict[str, Any]]:
@@ -154,11 +180,17 @@ def regret(run: Run, step: int | None) -> float:
     return (losses[step] - lowest) / (highest - lowest)
 
 
-def regrets(runs: Iterable[Run], select: Select, settings: Sequence[Setting]) -> list[float]:
-    """Return for each run the selector's mean regret over the settings."""
-    return [
-        fmean(regret(run, select(log_of(run, setting))) for setting in settings) for run in runs
-    ]
+def measure(
+    runs: Sequence[Run], chosen: Mapping[str, Select], settings: Iterable[Setting]
+) -> Measured:
+    """Return the regret of every run, in their order, by setting and selector."""
+    return {
+        setting: {
+            name: [regret(run, select(log_of(run, setting))) for run in runs]
+            for name, select in chosen.items()
+        }
+        for setting in settings
+    }
 
 
 def interval(differences: Sequence[float], resamples: int = RESAMPLES) -> tuple[float, float]:
@@ -189,12 +221,11 @@ def selectors(files: Sequence[Path]) -> dict[str, Select]:
     """Return the baseline, the last checkpoint, the scorers that ship, and those of the files."""
     scorers = [*named_scorers([]), *map(scorer_of_file, files)]
     chosen = {scorer.name: _select(scorer) for scorer in scorers}
-    return {BASELINE: chosen.pop(BASELINE), "last checkpoint": last_step, **chosen}
-
-
-def last_step(log: Log) -> int | None:
-    """Return the step of the newest checkpoint, whatever its losses."""
-    return int(log[-1]["step"])
+    return {
+        BASELINE: chosen.pop(BASELINE),
+        "last checkpoint": lambda log: int(log[-1]["step"]),
+        **chosen,
+    }
 
 
 def _select(scorer: Scorer) -> Select:
@@ -203,12 +234,18 @@ def _select(scorer: Scorer) -> Select:
 
 def by_group(
     runs: Sequence[Run],
-    chosen: Mapping[str, Select],
+    measured: Measured,
     settings: Sequence[Setting],
     groups: Mapping[str, Callable[[Run], bool]],
 ) -> dict[str, dict[str, Comparison]]:
-    """Return for each group of runs and each selector how it compares."""
-    of_runs = {name: regrets(runs, select, settings) for name, select in chosen.items()}
+    """Return for each group with any runs, and each selector, how it compares.
+
+    The regrets of a run in several settings are averaged first, so that a run counts once.
+    """
+    of_runs = {
+        name: [fmean(values) for values in zip(*(measured[s][name] for s in settings), strict=True)]
+        for name in measured[settings[0]]
+    }
     table = {}
     for group, belongs in groups.items():
         which = [at for at, run in enumerate(runs) if belongs(run)]
@@ -222,27 +259,29 @@ def by_group(
 
 def results(runs: Sequence[Run], chosen: Mapping[str, Select]) -> dict[str, Any]:
     """Return every comparison; the tables and the JSON are made of this."""
-    regimes = sorted({(run.method, run.regime) for run in runs})
-    of_regime: dict[str, Callable[[Run], bool]] = {
-        regime: lambda run, regime=regime: run.regime == regime  # type: ignore[misc] # bound now
-        for _, regime in regimes
-    }
+    measured = measure(runs, chosen, {*OWN, *GRID, *SCALED.values()})
+    regimes = [regime for _, regime in sorted({(run.method, run.regime) for run in runs})]
+    sizes = [
+        {
+            "eval_loss": setting.eval_loss,
+            "evaluations": setting.evaluations,
+            "regret": {name: fmean(values) for name, values in measured[setting].items()},
+        }
+        for setting in GRID
+    ]
     return {
-        "own": by_group(runs, chosen, OWN, GROUPS),
-        "grid": by_group(runs, chosen, GRID, GROUPS),
-        "regimes": by_group(runs, chosen, GRID, of_regime),
-        "sizes": {
-            (size, count): {
-                name: fmean(regrets(runs, select, (Setting(size, count),)))
-                for name, select in chosen.items()
-            }
-            for size in SIZES
-            for count in COUNTS
-        },
+        "own": by_group(runs, measured, OWN, GROUPS),
+        "grid": by_group(runs, measured, GRID, GROUPS),
+        "regimes": by_group(runs, measured, GRID, {name: _is_of(name) for name in regimes}),
+        "sizes": sizes,
         "scaled": {
-            title: by_group(runs, chosen, (setting,), GROUPS) for title, setting in SCALED.items()
+            title: by_group(runs, measured, (setting,), GROUPS) for title, setting in SCALED.items()
         },
     }
+
+
+def _is_of(regime: str) -> Callable[[Run], bool]:
+    return lambda run: run.regime == regime
 
 
 def report(found: Mapping[str, Any]) -> str:
@@ -295,13 +334,16 @@ def _regime_table(regimes: Mapping[str, Mapping[str, Comparison]]) -> str:
     return _table(["regime", "runs", *names], rows)
 
 
-def _size_table(sizes: Mapping[tuple[str, int], Mapping[str, float]]) -> str:
-    names = list(next(iter(sizes.values())))
+def _size_table(sizes: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [size.removeprefix("eval_loss_n"), str(count), *(f"{of[name]:.4f}" for name in names)]
-        for (size, count), of in sizes.items()
+        [
+            of["eval_loss"].removeprefix("eval_loss_n"),
+            str(of["evaluations"]),
+            *(f"{regret:.4f}" for regret in of["regret"].values()),
+        ]
+        for of in sizes
     ]
-    return _table(["eval rows", "evaluations", *names], rows)
+    return _table(["eval rows", "evaluations", *sizes[0]["regret"]], rows)
 
 
 def _scale_table(scaled: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -> str:
@@ -338,15 +380,6 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def to_json(found: Mapping[str, Any]) -> str:
-    """Return everything the tables are made of, not rounded."""
-    sizes = [
-        {"eval_loss": size, "evaluations": count, "regret": of}
-        for (size, count), of in found["sizes"].items()
-    ]
-    return json.dumps({**found, "sizes": sizes}, default=vars, indent=2)
-
-
 def page(found: Mapping[str, Any]) -> str:
     """Return the page of results."""
     made = (
@@ -360,17 +393,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     what = "a file with a formula of your own; may be given several times"
     parser.add_argument("--scorer-file", action="append", default=[], type=Path, help=what)
-    parser.add_argument("--data", type=Path, default=DATA, help="another table of curves (.csv.gz)")
+    parser.add_argument("--data", type=Path, default=DATA, help="another table of curves")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md instead")
     options = parser.parse_args(argv)
     if options.write and (options.scorer_file or options.data != DATA):
         parser.error("--write is for the scorers and the data of the repository")
-    found = results(read_runs(options.data), selectors(options.scorer_file))
+    try:
+        runs, chosen = read_runs(options.data), selectors(options.scorer_file)
+    except PodproofError as error:
+        sys.exit(str(error))
+    found = results(runs, chosen)
     if options.write:
         RESULTS.write_text(page(found), encoding="utf-8")
     else:
-        print(to_json(found) if options.json else report(found))
+        print(json.dumps(found, default=vars, indent=2) if options.json else report(found))
 
 
 if __name__ == "__main__":

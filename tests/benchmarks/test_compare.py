@@ -44,7 +44,7 @@ def run(run_id: str, method: str, regime: str, *rows: tuple[int, float, float, f
 # first, 1.0 to 3.0, step 30 has 2.0 and step 40 has 1.5; the second is best at 30, worst at 40.
 LEAKED = run("a", "sft", "leak", (10, 2, 4, 3.0), (20, 2, 3, 1.0), (30, 1, 2, 2.0), (40, 1, 3, 1.5))
 HONEST = run("b", "sft", "easy", (10, 2, 4, 6.0), (20, 2, 3, 5.0), (30, 1, 2, 4.0), (40, 1, 3, 8.0))
-FOUR = (compare.Setting(evaluations=4),)
+FOUR, ONE = compare.Setting(evaluations=4), compare.Setting(evaluations=1)
 
 
 @pytest.fixture
@@ -67,6 +67,18 @@ def program(*arguments: str | Path) -> str:
     return done.stdout
 
 
+def program_refusing(*arguments: str | Path) -> str:
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
 # The arithmetic.
 
 
@@ -81,10 +93,13 @@ def test_choosing_nothing_is_the_worst_choice() -> None:
     assert compare.regret(LEAKED, None) == 1.0
 
 
-def test_the_selectors_of_a_group_are_compared_run_by_run() -> None:
-    chosen = compare.selectors([])
+def by_group(*settings: Any) -> Any:
+    runs, chosen = [LEAKED, HONEST], compare.selectors([])
+    return compare.by_group(runs, compare.measure(runs, chosen, settings), settings, compare.GROUPS)
 
-    table = compare.by_group([LEAKED, HONEST], chosen, FOUR, compare.GROUPS)
+
+def test_the_selectors_of_a_group_are_compared_run_by_run() -> None:
+    table = by_group(FOUR)
 
     # Regrets of eval loss: 0.5 and 0.0, of the last checkpoint: 0.25 and 1.0.
     assert table["all"]["eval_loss"] == compare.Comparison(2, 0.25, 0.0, None, 0, 0)
@@ -93,11 +108,13 @@ def test_the_selectors_of_a_group_are_compared_run_by_run() -> None:
     assert "DPO" not in table
 
 
-def test_the_regret_of_a_run_is_the_mean_over_the_settings() -> None:
-    two = (*FOUR, compare.Setting(evaluations=1))
+def test_the_regrets_of_a_run_in_several_settings_are_averaged_first() -> None:
+    table = by_group(FOUR, ONE)
 
-    # With a single evaluation there is only the last checkpoint to choose.
-    assert compare.regrets([LEAKED], compare.selectors([])["eval_loss"], two) == [(0.5 + 0.25) / 2]
+    # With a single evaluation only the last checkpoint can be chosen: (0.5 + 0.25) / 2 and
+    # (0.0 + 1.0) / 2, against 0.25 and 1.0 of the last checkpoint.
+    assert table["all"]["eval_loss"].regret == (0.375 + 0.5) / 2
+    assert table["all"]["last checkpoint"].difference == (-0.125 + 0.5) / 2
 
 
 def test_fewer_evaluations_are_evenly_spaced_and_end_with_the_last() -> None:
@@ -186,3 +203,28 @@ def test_the_json_has_the_numbers_of_the_tables(two_runs: Path) -> None:
 
     assert found["own"]["all"]["eval_loss"]["runs"] == 2
     assert found["sizes"][0]["evaluations"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda lines: lines[:20], "cls_noisy-00: has 19 checkpoints, not 20"),
+        (lambda lines: [lines[0].replace("eval_loss_n8", "x"), *lines[1:]], "column eval_loss_n8"),
+        (lambda lines: [lines[0], *[lines[1]] * 20], "has one test loss throughout"),
+    ],
+)
+def test_a_table_that_cannot_be_compared_is_refused(
+    change: Any, what: str, tmp_path: Path, two_runs: Path
+) -> None:
+    path = tmp_path / "changed.csv"
+    path.write_text(
+        "".join(change(gzip.decompress(two_runs.read_bytes()).decode().splitlines(True)))
+    )
+
+    done = program_refusing("--data", path)
+
+    assert what in done
+
+
+def test_results_of_other_data_are_not_written_over_ours(two_runs: Path) -> None:
+    assert "--write is for" in program_refusing("--data", two_runs, "--write")
