@@ -2,7 +2,7 @@
 
 import csv
 import gzip
-import importlib.util
+import importlib
 import json
 import subprocess
 import sys
@@ -19,39 +19,37 @@ PROGRAM = FOLDER / "compare.py"
 OWN = "def own_components(state, evaluation, plan): return {'eval_loss': evaluation.loss}\n"
 
 
-def loaded() -> Any:
-    """Return the program as a module; it is no package's."""
-    spec = importlib.util.spec_from_file_location("compare_scorers", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["compare_scorers"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def loaded(name: str) -> Any:
+    """Return a module of the folder, which is no package, as the program itself finds it."""
+    sys.path.insert(0, str(FOLDER))
+    try:
+        return importlib.import_module(name)
+    finally:
+        sys.path.remove(str(FOLDER))
 
 
-compare = loaded()
+compare, regrets = loaded("compare"), loaded("regrets")
 
 
 def run(run_id: str, method: str, regime: str, *rows: tuple[int, float, float, float]) -> Any:
     """Return a run whose rows are step, train loss, eval loss, test loss."""
     names = ("step", "train_loss_mean10", "eval_loss", "test_loss")
     cells = tuple(dict(zip(names, map(str, row), strict=True)) for row in rows)
-    return compare.Run(run_id, method, regime, cells)
+    return regrets.Run(run_id, method, regime, cells)
 
 
 # The eval loss chooses step 30 in both; the last checkpoint is step 40. Of the test losses of the
 # first, 1.0 to 3.0, step 30 has 2.0 and step 40 has 1.5; the second is best at 30, worst at 40.
 LEAKED = run("a", "sft", "leak", (10, 2, 4, 3.0), (20, 2, 3, 1.0), (30, 1, 2, 2.0), (40, 1, 3, 1.5))
 HONEST = run("b", "sft", "easy", (10, 2, 4, 6.0), (20, 2, 3, 5.0), (30, 1, 2, 4.0), (40, 1, 3, 8.0))
-FOUR, ONE = compare.Setting(evaluations=4), compare.Setting(evaluations=1)
+FOUR, ONE = regrets.Setting(evaluations=4), regrets.Setting(evaluations=1)
 
 
 @pytest.fixture
 def two_runs(tmp_path: Path) -> Path:
     """Write the first two runs of the data into a table of their own."""
     path = tmp_path / "two.csv.gz"
-    with gzip.open(compare.DATA, "rt", encoding="utf-8") as lines:
+    with gzip.open(regrets.DATA, "rt", encoding="utf-8") as lines:
         path.write_bytes(gzip.compress("".join(islice(lines, 41)).encode()))
     return path
 
@@ -86,24 +84,24 @@ def program_refusing(*arguments: str | Path) -> str:
 def test_regret_is_the_test_loss_above_the_lowest_as_a_share_of_the_range(
     step: int, regret: float
 ) -> None:
-    assert compare.regret(LEAKED, step) == regret
+    assert regrets.regret(LEAKED, step) == regret
 
 
 def test_choosing_nothing_is_the_worst_choice() -> None:
-    assert compare.regret(LEAKED, None) == 1.0
+    assert regrets.regret(LEAKED, None) == 1.0
 
 
 def by_group(*settings: Any) -> Any:
-    runs, chosen = [LEAKED, HONEST], compare.selectors([])
-    return compare.by_group(runs, compare.measure(runs, chosen, settings), settings, compare.GROUPS)
+    runs, chosen = [LEAKED, HONEST], regrets.selectors([])
+    return regrets.by_group(runs, regrets.measure(runs, chosen, settings), settings, regrets.GROUPS)
 
 
 def test_the_selectors_of_a_group_are_compared_run_by_run() -> None:
     table = by_group(FOUR)
 
     # Regrets of eval loss: 0.5 and 0.0, of the last checkpoint: 0.25 and 1.0.
-    assert table["all"]["eval_loss"] == compare.Comparison(2, 0.25, 0.0, None, 0, 0)
-    assert table["all"]["last checkpoint"] == compare.Comparison(2, 0.625, 0.375, None, 1, 1)
+    assert table["all"]["eval_loss"] == regrets.Comparison(2, 0.25, 0.0, None, 0, 0)
+    assert table["all"]["last checkpoint"] == regrets.Comparison(2, 0.625, 0.375, None, 1, 1)
     assert table["SFT without leak, shift"]["last checkpoint"].difference == 1.0
     assert "DPO" not in table
 
@@ -118,7 +116,7 @@ def test_the_regrets_of_a_run_in_several_settings_are_averaged_first() -> None:
 
 
 def test_fewer_evaluations_are_evenly_spaced_and_end_with_the_last() -> None:
-    log = compare.log_of(HONEST, compare.Setting(evaluations=2, eval_factor=0.25, train_factor=4.0))
+    log = regrets.log_of(HONEST, regrets.Setting(evaluations=2, eval_factor=0.25, train_factor=4.0))
 
     assert log == [
         {"loss": 8.0, "step": 20},
@@ -129,7 +127,7 @@ def test_fewer_evaluations_are_evenly_spaced_and_end_with_the_last() -> None:
 
 
 def test_an_interval_needs_five_runs() -> None:
-    few, enough = compare.compare([0.5] * 4, [0.0] * 4), compare.compare([0.5] * 5, [0.0] * 5)
+    few, enough = regrets.compare([0.5] * 4, [0.0] * 4), regrets.compare([0.5] * 5, [0.0] * 5)
 
     assert few.interval is None
     assert enough.interval == (0.5, 0.5)
@@ -140,14 +138,14 @@ def test_an_interval_needs_five_runs() -> None:
 def test_an_interval_is_the_same_every_time_and_within_the_differences(
     differences: list[float],
 ) -> None:
-    low, high = compare.interval(differences, resamples=100)
+    low, high = regrets.interval(differences, resamples=100)
 
-    assert compare.interval(differences, resamples=100) == (low, high)
+    assert regrets.interval(differences, resamples=100) == (low, high)
     assert min(differences) - 1e-12 <= low <= high <= max(differences) + 1e-12
 
 
 def test_a_clear_difference_has_an_interval_on_one_side_of_zero() -> None:
-    low, high = compare.interval([0.1, 0.2, 0.3, 0.2, 0.1, 0.2])
+    low, high = regrets.interval([0.1, 0.2, 0.3, 0.2, 0.1, 0.2])
 
     # The mean is 0.183, its standard error 0.028.
     assert low == pytest.approx(0.183 - 2 * 0.028, abs=0.015)
@@ -158,7 +156,7 @@ def test_a_clear_difference_has_an_interval_on_one_side_of_zero() -> None:
 
 
 def test_the_data_are_124_runs_of_20_checkpoints_in_25_regimes() -> None:
-    runs = compare.read_runs(compare.DATA)
+    runs = regrets.read_runs(regrets.DATA)
 
     assert len(runs) == 124
     assert {len(run.rows) for run in runs} == {20}
@@ -171,7 +169,7 @@ def test_the_data_are_124_runs_of_20_checkpoints_in_25_regimes() -> None:
 
 
 def test_the_readme_names_every_column_of_the_data() -> None:
-    with gzip.open(compare.DATA, "rt", encoding="utf-8") as lines:
+    with gzip.open(regrets.DATA, "rt", encoding="utf-8") as lines:
         columns = next(csv.reader(lines))
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
 
@@ -179,7 +177,7 @@ def test_the_readme_names_every_column_of_the_data() -> None:
 
 
 def test_the_page_of_results_is_what_the_program_finds() -> None:
-    found = compare.results(compare.read_runs(compare.DATA), compare.selectors([]))
+    found = regrets.results(regrets.read_runs(regrets.DATA), regrets.selectors([]))
 
     assert compare.RESULTS.read_text(encoding="utf-8") == compare.page(found)
 
