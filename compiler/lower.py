@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
 from podproof.compiler.ir import PodSpec, Run
+from podproof.compiler.own_scorer import own_scorer_text
 from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
 from podproof.compiler.schema import Config, EvalStrategy, plain
-from podproof.runtime.plan import AdapterKind, Plan
+from podproof.runtime.plan import AdapterKind, Plan, ScorerPlan
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
 # and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
@@ -21,7 +24,11 @@ _SELECTION = {
 
 
 def lower(config: Config) -> Run:
-    """Return the Run of a checked config; the same config gives the same Run, however written."""
+    """Return the Run of a checked config; the same config gives the same Run, however written.
+
+    Raise OSError when the user's scorer file went away after the check.
+    """
+    own_scorer = own_scorer_text(config.scorer)
     plan = Plan(
         name=config.name,
         seed=config.seed,
@@ -30,14 +37,14 @@ def lower(config: Config) -> Run:
         data=config.data,
         adapter=config.adapter,
         arguments=_arguments(config),
-        scorer=config.scorer,
+        scorer=_scorer(config.scorer),
         recovery=config.recovery,
         predictions=config.predictions,
         report=config.report,
         publish=config.publish,
         gpu_count=config.pod.gpu_count,
         node_count=config.pod.node_count,
-        config_sha256=config_sha256(config),
+        config_sha256=config_sha256(config, own_scorer),
     )
     return Run(
         plan=plan,
@@ -45,13 +52,25 @@ def lower(config: Config) -> Run:
         requirements=_requirements(config),
         gates_level=config.gates.level.value,
         gates_skip=tuple(sorted(config.gates.skip.items())),
+        own_scorer=own_scorer,
     )
 
 
-def config_sha256(config: Config) -> str:
-    """Return the hex sha256 of the config's values as canonical JSON; key order does not matter."""
-    text = json.dumps(plain(config), sort_keys=True, ensure_ascii=True, allow_nan=False)
+def config_sha256(config: Config, own_scorer: str | None = None) -> str:
+    """Return the hex sha256 of the config's values as canonical JSON; key order does not matter.
+
+    The text of the user's scorer counts, and of its path the file's name only.
+    """
+    values = plain(replace(config, scorer=_scorer(config.scorer)))
+    if own_scorer is not None:
+        values["own_scorer"] = own_scorer
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _scorer(scorer: ScorerPlan) -> ScorerPlan:
+    """Return the scorer with its file's bare name: where it lies on this machine is no matter."""
+    return scorer if scorer.file is None else replace(scorer, file=Path(scorer.file).name)
 
 
 def _arguments(config: Config) -> dict[str, Any]:

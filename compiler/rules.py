@@ -25,6 +25,7 @@ from podproof.compiler.schema import (
     TrainerConfig,
     plain,
 )
+from podproof.compiler.scorer_rules import scorer_rules
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import (
     AdapterKind,
@@ -359,6 +360,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _data,
     _trainer,
     _method,
+    scorer_rules,
     _adapter,
     _requirements,
     _pod,

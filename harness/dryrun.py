@@ -96,7 +96,8 @@ class _DryRun:
         reported = [
             (step, body["score"]) for kind, step, body in self.events if kind == "evaluation"
         ]
-        evaluations = [entry for entry in ended.state.log_history if "eval_loss" in entry]
+        # An evaluation that lost its loss counts: it is scored too, as unusable.
+        evaluations = [entry for entry in ended.state.log_history if "eval_runtime" in entry]
         if len(reported) != len(evaluations):
             yield f"{len(evaluations)} evaluations, {len(reported)} reported"
         best = _argmin(reported)

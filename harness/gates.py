@@ -19,7 +19,7 @@ from podproof.harness.size import size_answer
 from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused
 from podproof.runtime.errors import Problem
 
-# Examples per property: 8 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
+# Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
 EXAMPLES = 60
 
 Answer = tuple[str, tuple[Problem, ...]]
@@ -49,7 +49,8 @@ def _scorer(script: PodScript, _roots: Sequence[Path]) -> Answer:
     plan = script.run.plan.scorer
     with embedded(script.text) as code:
         problems = broken_properties(code, plan, EXAMPLES)
-    return f"{plan.name.value}: {len(PROPERTIES)} properties, {EXAMPLES} examples each", problems
+    asked = f"{len(PROPERTIES)} properties, {EXAMPLES} examples each"
+    return f"{plan.name.value} for {plan.objective.value}: {asked}", problems
 
 
 def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:

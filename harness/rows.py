@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from podproof.compiler.ir import PodScript
+from podproof.runtime.advice import selection_notices
+from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.data import read_data
 from podproof.runtime.errors import PodproofError, Problem
 from podproof.runtime.plan import DataSource
@@ -16,7 +18,8 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
     """Return how many rows were checked, and the problems of those that cannot be trained on.
 
     Rows on the hub, on the pod's own volume, or in a format only the pod can read are not looked
-    at here, and the summary says so.
+    at here, and the summary says so. Few evaluation rows or evaluations are no problem; the summary
+    says what is known of choosing by so few.
     """
     plan = script.run.plan
     if plan.data.source not in READABLE_HERE:
@@ -27,4 +30,7 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
         rows = read_data(plan.data, plan.method, tuple(data_roots))
     except PodproofError as error:
         return f"{len(error.problems)} problems", tuple(error.problems)
-    return f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on", ()
+    evaluations = arithmetic(plan, len(rows.train)).evaluations
+    advice = selection_notices(len(rows.eval), evaluations)
+    found = f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on"
+    return "; ".join([found, *advice]), ()

@@ -16,20 +16,19 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import ScorerPlan
+from podproof.runtime.plan import Objective, ScorerPlan
+from podproof.runtime.readings import LogKind, Reading, read_log
 from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import (
     SCORE_KEY,
-    Score,
-    ScoreState,
-    observe_evaluation,
-    observe_train_loss,
+    final_choice,
+    observe_log,
     replay_scores,
-    should_stop_early,
     trainer_metric,
-    usable_loss,
 )
-from podproof.runtime.trend import LossTrend, describe_trend, observe_loss
+from podproof.runtime.scores import Score, ScoreState
+from podproof.runtime.stopping import stop_reason
+from podproof.runtime.trend import describe_trend, observe_loss, trend_of
 
 _Hook = TypeVar("_Hook", bound=Callable[..., None])
 
@@ -66,7 +65,9 @@ class PodCallback:
         self.report = report
         self.stop = stop
         self.scores = ScoreState()
-        self.trend = LossTrend()
+        self.trend = trend_of(plan.trend)
+        self.choice: Score | None = None
+        self.metric = math.nan
         self.failures: Counter[str] = Counter()
         self.stopped_early = False
 
@@ -74,22 +75,25 @@ class PodCallback:
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Rebuild score and trend from the log of the run that is resumed, if any."""
         self.scores, _ = replay_scores(state.log_history, self.plan)
-        self.trend = LossTrend()
+        self.trend = trend_of(self.plan.trend)
         for entry in state.log_history:
-            if "loss" in entry and "train_loss" not in entry:
-                self._follow_trend(entry["loss"])
+            self._follow_trend(read_log(entry))
 
     @_isolated
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Fold a train log, or score an evaluation; the final summary is neither."""
-        if not logs or "train_loss" in logs:
-            return
-        if "loss" in logs:
-            self._fold_train_log(state, logs)
-        elif "eval_loss" in logs:
-            self._score_evaluation(state, logs)
+        """Fold a train log, score an evaluation, and make the final choice at the summary."""
+        reading = read_log({**(logs or {}), "step": state.global_step})
+        self.scores, score = observe_log(self.scores, reading, self.plan)
+        self._follow_trend(reading)
+        if logs and reading.kind is LogKind.TRAIN:
+            self._send(state, EventKind.TRAIN_LOG, logs)
+            self._stop_if_due(control)
+        elif logs and score is not None:
+            self._report_score(state, logs, score)
+        elif reading.kind is LogKind.SUMMARY and self.plan.objective is Objective.REWARD:
+            self._choose_by_reward(args, state)
 
     @_isolated
     def on_evaluate(
@@ -103,13 +107,13 @@ class PodCallback:
         """Make sure the trainer finds a score, and stop when patience has run out.
 
         The trainer raises KeyError when `metric_for_best_model` is absent from one evaluation, so
-        an evaluation that could not be scored gets NaN, which is never best.
+        an evaluation that could not be scored gets the metric of the one before it, which is not
+        better than the best. So does a further eval set, whose metrics the trainer lays over those
+        of the set that was scored.
         """
         if metrics is not None:
-            metrics.setdefault(SCORE_KEY, math.nan)
-        if should_stop_early(self.scores, self.plan):
-            self.stopped_early = True
-            control.should_training_stop = True
+            metrics.setdefault(SCORE_KEY, self.metric)
+        self._stop_if_due(control)
 
     @_isolated
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -133,23 +137,29 @@ class PodCallback:
             with contextlib.suppress(Exception):
                 self.report(EventKind.NOTICE, body={"what": what, "count": 1})
 
-    def _fold_train_log(self, state: Any, logs: Mapping[str, Any]) -> None:
-        self.scores = observe_train_loss(self.scores, logs["loss"], self.plan)
-        self._follow_trend(logs["loss"])
-        self._send(state, EventKind.TRAIN_LOG, logs)
+    def _stop_if_due(self, control: Any) -> None:
+        if stop_reason(self.scores, self.trend, self.plan) is not None:
+            self.stopped_early = True
+            control.should_training_stop = True
 
-    def _follow_trend(self, logged: object) -> None:
+    def _follow_trend(self, reading: Reading) -> None:
         # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
-        loss = usable_loss(logged)
-        self.trend = observe_loss(self.trend, math.nan if loss is None else loss)
+        if reading.kind is LogKind.TRAIN:
+            loss = math.nan if reading.loss is None else reading.loss
+            self.trend = observe_loss(self.trend, loss)
 
-    def _score_evaluation(self, state: Any, logs: dict[str, Any]) -> None:
+    def _choose_by_reward(self, args: Any, state: Any) -> None:
+        # The last log is the last moment at which the trainer can still be told what to load.
+        self.choice = final_choice(replay_scores(state.log_history, self.plan)[1], self.plan)
+        if self.choice is not None:
+            state.best_global_step = self.choice.step
+            state.best_metric = trainer_metric(self.choice)
+            state.best_model_checkpoint = f"{args.output_dir}/checkpoint-{self.choice.step}"
+
+    def _report_score(self, state: Any, logs: dict[str, Any], score: Score) -> None:
         # `logs` is the dictionary the trainer compares afterwards; log_history holds a copy, which
         # must carry the score too, so that trainer_state.json tells how a checkpoint was chosen.
-        self.scores, score = observe_evaluation(
-            self.scores, state.global_step, logs["eval_loss"], self.plan
-        )
-        logs[SCORE_KEY] = trainer_metric(score)
+        logs[SCORE_KEY] = self.metric = trainer_metric(score)
         if state.log_history:
             state.log_history[-1][SCORE_KEY] = logs[SCORE_KEY]
         self._send(state, EventKind.EVALUATION, self._evaluation_body(score, logs))
@@ -158,7 +168,7 @@ class PodCallback:
 
     def _evaluation_body(self, score: Score, logs: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "eval_loss": logs["eval_loss"],
+            "eval_loss": logs.get("eval_loss"),
             "score": score.value,
             "checkpoint_score": logs[SCORE_KEY],
             "components": dict(score.components),

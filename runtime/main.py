@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from podproof.runtime.advice import selection_notices
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.checkpoints import chosen_checkpoint, deliver, newest_usable_checkpoint
@@ -154,7 +155,9 @@ def _train_and_deliver(
     callback = PodCallback(plan.scorer, reporter.report, stop)
     built = build_trainer(plan, rows, surroundings.output, callback)
     trainer = built.trainer
-    notices = [*row_notices(rows), *built.adjustments]
+    evaluations = arithmetic(plan, len(rows.train)).evaluations
+    advice = selection_notices(len(rows.eval), evaluations)
+    notices = [*row_notices(rows), *advice, *built.adjustments]
     _report_start(reporter, trainer, surroundings.output, notices)
     checkpoint = _resumable(plan, surroundings.output, reporter)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -212,7 +215,9 @@ def _deliver_best(
     plan: Plan, output: Path, callback: PodCallback, reporter: Reporter
 ) -> dict[str, Any]:
     """Deliver the checkpoint with the best score, or the last one of a run without evaluations."""
-    best_step = callback.scores.best_step
+    best_step, best_score = callback.scores.best_step, callback.scores.best_score
+    if callback.choice is not None:
+        best_step, best_score = callback.choice.step, callback.choice.value
     if best_step is None and plan.arguments.get("load_best_model_at_end"):
         raise NoUsableCheckpoint(
             Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
@@ -220,7 +225,7 @@ def _deliver_best(
     checkpoint = chosen_checkpoint(output, best_step)
     ending = {
         "best_step": best_step,
-        "best_score": None if best_step is None else callback.scores.best_score,
+        "best_score": None if best_step is None else best_score,
         "checkpoint": str(checkpoint),
         "delivered": None,
     }

@@ -58,11 +58,12 @@ class AdapterKind(StrEnum):
 
 
 class ScorerName(StrEnum):
-    """The scorers that ship with podproof."""
+    """The scorers that ship with podproof, and `own`: the formula of a file of the user's."""
 
     ROBUST = "robust"
     SEED_V1 = "seed_v1"
     EVAL_LOSS = "eval_loss"
+    OWN = "own"
 
 
 class Objective(StrEnum):
@@ -188,6 +189,7 @@ class TrendPlan:
 class ScorerPlan:
     """The scorer and its weights; `gap_*` and `train_ema_alpha` are those of `robust`.
 
+    `name=own` takes the formula from the Python file `file`, looked up from where podproof runs.
     `objective=reward` (DPO) ends with the checkpoint of the highest reward margin among those
     whose eval loss is within `reward_tolerance` of the best; `objective=accuracy` subtracts
     `accuracy_weight` times accuracy, in units of the first eval loss. `redrawn_eval` is for eval
@@ -195,6 +197,7 @@ class ScorerPlan:
     """
 
     name: ScorerName = ScorerName.ROBUST
+    file: str | None = None
     gap_weight: float = 0.02
     gap_limit: float = 0.5
     train_ema_alpha: float = 0.5
