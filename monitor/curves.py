@@ -84,7 +84,17 @@ def _entries(
     train = _number(row.get(train_loss)) if train_loss else None
     if train is not None:
         yield {"loss": train, "step": step}
-    yield {"eval_loss": _number(row.get(eval_loss)), "step": step}
+    # What else was evaluated may count, the margins of DPO for instance.
+    beside = {
+        key: n
+        for key, cell in row.items()
+        if _is_measured(key) and (n := _number(cell)) is not None
+    }
+    yield {**beside, "eval_loss": _number(row.get(eval_loss)), "step": step}
+
+
+def _is_measured(column: Any) -> bool:
+    return isinstance(column, str) and column.startswith("eval_") and "loss" not in column
 
 
 def _number(cell: Any) -> float | None:

@@ -7,6 +7,7 @@ from typing import Any
 from podproof.monitor.errors import BadHistory
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import Event, EventKind, event_to_dict, number_or_none
+from podproof.runtime.readings import LogKind, read_log
 
 # The kinds of event that a log is made of.
 LOG_KINDS = (EventKind.TRAIN_LOG, EventKind.EVALUATION)
@@ -127,30 +128,34 @@ def _number(value: Any) -> Any:
 
 
 def _scorable(entry: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """Return the part of an entry a scorer reads, under the names it knows; empty when none."""
+    """Return the entry with its losses under the names a scorer knows; empty when it has none."""
     kept = {key: value for key, value in entry.items() if key not in {"loss", "eval_loss"}}
-    for known, chosen in (("loss", columns.train_loss), ("eval_loss", columns.eval_loss)):
-        if (chosen or known) in entry:
-            kept[known] = entry[chosen or known]
-    return kept if "loss" in kept or "eval_loss" in kept else {}
+    trained, evaluated = columns.train_loss or "loss", columns.eval_loss or "eval_loss"
+    if trained in entry:
+        return {**kept, "loss": entry[trained]}
+    if evaluated in entry:
+        return {**kept, "eval_loss": entry[evaluated]}
+    # An evaluation that lost its loss counts as one that cannot be used.
+    return {**kept, "eval_loss": None} if _set_loss(entry) == evaluated else {}
 
 
 def _with_first_eval_set(
     entries: Sequence[Mapping[str, Any]], columns: Columns
 ) -> tuple[Columns, tuple[str, ...]]:
     """Take the first eval set seen when there are several, as the callback does, and say so."""
-    seen = list(
-        dict.fromkeys(key for entry in entries for key in entry if _is_of_a_set(key, entry))
-    )
-    if columns.eval_loss or not seen or any("eval_loss" in entry for entry in entries):
+    seen = list(dict.fromkeys(name for entry in entries if (name := _set_loss(entry))))
+    if columns.eval_loss or not seen:
         return columns, ()
     note = f"scored by {seen[0]}, its first eval set; there is {', '.join(seen)}: see --eval-loss"
-    return replace(columns, eval_loss=seen[0]), (note,)
+    return replace(columns, eval_loss=seen[0]), (note,) if len(seen) > 1 else ()
 
 
-def _is_of_a_set(key: str, entry: Mapping[str, Any]) -> bool:
-    # Each set has its own timings; eval_nll_loss, which ORPO logs, has none.
-    return key.startswith("eval_") and f"{key.removesuffix('_loss')}_runtime" in entry
+def _set_loss(entry: Mapping[str, Any]) -> str | None:
+    """Return how the loss of an evaluation is called; None for what is no evaluation."""
+    reading = read_log(entry)
+    if reading.kind is not LogKind.EVALUATION:
+        return None
+    return f"eval_{reading.eval_set}_loss" if reading.eval_set else "eval_loss"
 
 
 def _without_evaluation(

@@ -9,7 +9,8 @@ from podproof.monitor.errors import BadHistory
 from podproof.monitor.history import History, is_evaluation
 from podproof.monitor.scorers import Scorer
 from podproof.runtime.errors import Problem
-from podproof.runtime.scorer import Score, usable_loss
+from podproof.runtime.readings import usable_loss
+from podproof.runtime.scores import Score
 
 # Outside of these, four decimals say too little or too much.
 _SMALL, _LARGE = 1e-3, 1e6
@@ -126,7 +127,9 @@ def _evaluations(history: History, held_out: HeldOut | None) -> tuple[Evaluated,
 def _best_held_out(evaluations: Sequence[Evaluated], held_out: HeldOut | None) -> Evaluated | None:
     sign = -1.0 if held_out is not None and held_out.higher_is_better else 1.0
     measured = [
-        (sign * e.held_out, at, e) for at, e in enumerate(evaluations) if e.held_out is not None
+        (sign * e.held_out, at, e)
+        for at, e in enumerate(evaluations)
+        if e.held_out is not None and e.step > 0
     ]
     return min(measured)[2] if measured else None
 
@@ -135,22 +138,23 @@ def _choose(
     history: History, scorer: Scorer, evaluations: Sequence[Evaluated], best: Evaluated | None
 ) -> Choice:
     try:
-        state, scores = scorer.replay(history.log)
+        _, scores = scorer.replay(history.log)
     except Exception as error:
         # seed_v1 overflows on a large loss, and a formula of somebody's own may do anything.
         failure = f"{type(error).__name__}: {error}"
         return Choice(scorer.name, f"it raised {failure}, and so chose nothing", failure=failure)
     values = tuple(score.value for score in scores)
-    chosen = min((s for s in scores if s.step == state.best_step), key=_value, default=None)
+    chosen = scorer.choose(scores)
     if chosen is None:
         why = f"none of its {len(scores)} evaluations can be used"
         return Choice(scorer.name, why, scores=values)
-    others = [s for s in scores if s.step != chosen.step and math.isfinite(s.value)]
+    usable = [score for score in scores if _is_usable(score)]
+    others = [score for score in usable if score.step != chosen.step]
     runner_up = min(others, key=_value, default=None)
     evaluated = evaluations[scores.index(chosen)]
     return Choice(
         scorer=scorer.name,
-        why=_why(chosen, runner_up, scores, evaluations),
+        why=_why(chosen, runner_up, scores),
         step=chosen.step,
         score=chosen.value,
         eval_loss=evaluated.eval_loss,
@@ -173,27 +177,44 @@ def _regret(chosen: Evaluated, best: Evaluated | None) -> float | None:
     return abs(chosen.held_out - best.held_out)
 
 
-def _why(
-    chosen: Score,
-    runner_up: Score | None,
-    scores: Sequence[Score],
-    evaluations: Sequence[Evaluated],
-) -> str:
-    usable = [score for score in scores if math.isfinite(score.value)]
+def _is_usable(score: Score) -> bool:
+    """Tell whether there is a checkpoint and a score; before the first step there is none."""
+    return math.isfinite(score.value) and score.step > 0
+
+
+def _why(chosen: Score, runner_up: Score | None, scores: Sequence[Score]) -> str:
+    usable = [score for score in scores if _is_usable(score)]
     unusable = len(scores) - len(usable)
     left_out = f" ({unusable} more cannot be used)" if unusable else ""
     parts = " ".join(
         f"{name} {amount(value, sign=True)}" for name, value in chosen.components.items()
     )
-    words = [f"lowest score of {len(usable)}{left_out}: {amount(chosen.value)} = {parts}"]
-    if runner_up is not None:
+    best = min(usable, key=_value)
+    rank = (
+        "lowest score" if chosen.value == best.value else f"not the lowest score, step {best.step},"
+    )
+    words = [f"{rank} of {len(usable)}{left_out}: {amount(chosen.value)} = {parts}"]
+    if chosen.value > best.value:
+        words.append(_why_by_margin(chosen, best))
+    elif runner_up is not None:
         words.append(_why_not(chosen, runner_up))
-    losses = {e.step: e.eval_loss for e in evaluations if e.eval_loss is not None}
-    lowest = min(losses, key=lambda step: losses[step])
-    if losses[lowest] < losses[chosen.step]:
-        rival = next(score for score in scores if score.step == lowest)
-        words.append(_why_overruled(chosen, rival, losses[chosen.step] - losses[lowest]))
+    lowest = min(usable, key=_loss)
+    if _loss(lowest) < _loss(chosen):
+        words.append(_why_overruled(chosen, lowest))
     return "; ".join(words)
+
+
+def _loss(score: Score) -> float:
+    return math.inf if score.loss is None else score.loss
+
+
+def _why_by_margin(chosen: Score, best: Score) -> str:
+    of_chosen, of_best = (_margin(score) for score in (chosen, best))
+    return f"chosen for its reward margin, {of_chosen}, where step {best.step} has {of_best}"
+
+
+def _margin(score: Score) -> str:
+    return "none" if score.measures.margin is None else amount(score.measures.margin)
 
 
 def _why_not(chosen: Score, runner_up: Score) -> str:
@@ -204,13 +225,17 @@ def _why_not(chosen: Score, runner_up: Score) -> str:
     return f"next is step {runner_up.step}, {amount(margin)} behind ({parts})"
 
 
-def _why_overruled(chosen: Score, rival: Score, lower_by: float) -> str:
-    lowest = f"step {rival.step} has the lowest eval loss, by {amount(lower_by)}"
+def _why_overruled(chosen: Score, rival: Score) -> str:
+    lowest = (
+        f"step {rival.step} has the lowest eval loss, by {amount(_loss(chosen) - _loss(rival))}"
+    )
     worse = {
         name: value - chosen.components.get(name, 0.0)
         for name, value in rival.components.items()
         if value > chosen.components.get(name, 0.0)
     }
+    if rival.value <= chosen.value:
+        return lowest
     parts = " and ".join(f"{name} ({amount(by, sign=True)})" for name, by in worse.items())
     return f"{lowest}, and lost by its {parts or 'score'}"
 

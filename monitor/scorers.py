@@ -10,21 +10,29 @@ from typing import Any
 from podproof.compiler.errors import BadConfig
 from podproof.monitor.own_formula import load_formula, replay_formula
 from podproof.runtime.errors import Problem
-from podproof.runtime.plan import ScorerPlan
-from podproof.runtime.scorer import FORMULAS, Score, ScoreState, replay_scores
+from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
+from podproof.runtime.scorer import SCORERS, final_choice, replay_scores
+from podproof.runtime.scores import Score, ScoreState
 
 Replay = Callable[[Iterable[Mapping[str, Any]]], tuple[ScoreState, tuple[Score, ...]]]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A name, and a fold over a trainer's log; the chosen step is its state's `best_step`."""
+    """A name, a fold over a trainer's log, and the plan it is folded with."""
 
     name: str
     replay: Replay
+    plan: ScorerPlan
+
+    def choose(self, scores: Sequence[Score]) -> Score | None:
+        """Return the score of the checkpoint that a run with these scores ends with."""
+        return final_choice(scores, self.plan)
 
 
-def named_scorers(names: Sequence[str]) -> tuple[Scorer, ...]:
+def named_scorers(
+    names: Sequence[str], objective: Objective = Objective.LOSS
+) -> tuple[Scorer, ...]:
     """Return the scorers of these names, every one that ships when none is named.
 
     They have their default weights. Raises BadConfig for a name that is none of them.
@@ -32,7 +40,11 @@ def named_scorers(names: Sequence[str]) -> tuple[Scorer, ...]:
     >>> [scorer.name for scorer in named_scorers([])]
     ['robust', 'eval_loss', 'seed_v1']
     """
-    known = {name.value: Scorer(name.value, _replay(ScorerPlan(name=name))) for name in FORMULAS}
+    known = {
+        name.value: _shipped(ScorerPlan(name=name, objective=objective))
+        for name in SCORERS
+        if name is not ScorerName.OWN
+    }
     unknown = [name for name in names if name not in known]
     if unknown:
         raise BadConfig(*(_unknown(name, known) for name in unknown))
@@ -44,11 +56,12 @@ def scorer_of_file(path: Path) -> Scorer:
 
     The file is run, so it must be one that is trusted. Raises BadConfig.
     """
-    return Scorer(path.stem, partial(replay_formula, formula=load_formula(path)))
+    replay = partial(replay_formula, formula=load_formula(path))
+    return Scorer(path.stem, replay, ScorerPlan(name=ScorerName.OWN, file=str(path)))
 
 
-def _replay(plan: ScorerPlan) -> Replay:
-    return partial(replay_scores, plan=plan)
+def _shipped(plan: ScorerPlan) -> Scorer:
+    return Scorer(plan.name.value, partial(replay_scores, plan=plan), plan)
 
 
 def _unknown(name: str, known: Iterable[str]) -> Problem:

@@ -209,7 +209,11 @@ def selectors(files: Sequence[Path]) -> dict[str, Select]:
 
 
 def _select(scorer: Scorer) -> Select:
-    return lambda log: scorer.replay(log)[0].best_step
+    def select(log: Log) -> int | None:
+        chosen = scorer.choose(scorer.replay(log)[1])
+        return None if chosen is None else chosen.step
+
+    return select
 
 
 def by_group(

@@ -16,7 +16,14 @@ from hypothesis import given, settings, strategies as st
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "scorer"
 PROGRAM = FOLDER / "compare.py"
 
-OWN = "def own_components(state, evaluation, plan): return {'eval_loss': evaluation.loss}\n"
+OWN = """
+def own_components(state, evaluation, plan):
+    return {"eval_loss": evaluation.loss}
+
+
+def own_bound(plan):
+    return 0.0, 0.0
+"""
 
 
 def loaded(name: str) -> Any:

@@ -77,7 +77,8 @@ def test_a_formula_of_ones_own_is_asked_too(
 ) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(
-        "def own_components(state, evaluation, plan): return {'late': -evaluation.loss}"
+        "def own_components(state, evaluation, plan): return {'late': -evaluation.loss}\n"
+        "def own_bound(plan): return -9.0, 0.0\n"
     )
 
     code = main(["rescore", STREAM, "--scorer", "robust", "--scorer-file", str(mine), "--json"])
@@ -119,7 +120,7 @@ def test_without_matplotlib_a_plot_is_refused_with_the_line_that_installs_it() -
         ([STREAM, "--scorer", "robst"], "did you mean robust?"),
         ([STREAM, "--held-out", "eval_los"], "did you mean eval_loss?"),
         ([STREAM, "--eval-loss", "eval_other"], "has eval_other"),
-        ([STREAM, "--scorer-file", "missing.py"], "is no Python file"),
+        ([STREAM, "--scorer-file", "missing.py"], "cannot be read"),
     ],
 )
 def test_a_mistake_is_exit_2_and_told_with_the_way_out(

@@ -75,3 +75,11 @@ def test_what_is_no_table_of_curves_is_refused(text: str, what: str) -> None:
 
 def test_a_column_that_was_named_and_is_not_there_is_refused() -> None:
     assert "it lacks loss_mean" in refusal(TABLE, Columns(train_loss="loss_mean"))
+
+
+def test_what_else_was_evaluated_is_there_for_the_scorers() -> None:
+    text = "step,eval_loss,eval_rewards/margins\n1,2.0,0.5\n"
+
+    (only,) = read_curves("curves.csv", text, Columns())
+
+    assert only.log == ({"eval_loss": 2.0, "eval_rewards/margins": 0.5, "step": 1},)

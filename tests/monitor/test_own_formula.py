@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from podproof.compiler.errors import BadConfig
-from podproof.monitor.own_formula import Evaluation, load_formula, replay_formula
+from podproof.monitor.own_formula import load_formula, replay_formula
 from podproof.monitor.scorers import scorer_of_file
 from podproof.runtime.plan import ScorerPlan
-from podproof.runtime.scorer import ScoreState, replay_scores
+from podproof.runtime.scorer import replay_scores
+from podproof.runtime.scores import Evaluation, ScoreState
 
 # What robust is, written as a file of one's own would write it.
 ROBUST = """
@@ -20,6 +21,10 @@ def own_components(state, evaluation, plan):
         return {"eval_loss": evaluation.loss, "gap": 0.0}
     gap = min(max(evaluation.loss - evaluation.train_loss, 0.0), 0.5 * evaluation.scale)
     return {"eval_loss": evaluation.loss, "gap": 0.02 * gap}
+
+
+def own_bound(plan):
+    return 0.0, 0.01
 """
 
 LOSSES: st.SearchStrategy[Any] = st.floats() | st.none() | st.just("0.1")
@@ -37,7 +42,7 @@ def file_with(folder: Path, text: str) -> Path:
 
 @given(ENTRIES)
 def test_a_formula_is_folded_as_the_pod_folds_it(entries: list[dict[str, Any]]) -> None:
-    log = [{**entry, "step": step} for step, entry in enumerate(entries, 1)]
+    log = [{**entry, "step": step} for step, entry in enumerate(entries)]
     namespace: dict[str, Any] = {}
     exec(ROBUST, namespace)  # noqa: S102 - the text above
 
@@ -87,21 +92,28 @@ def test_a_scorer_of_a_file_is_called_by_its_name(tmp_path: Path) -> None:
     assert (scorer.name, state.best_step) == ("mine", 7)
 
 
+BOUND = "\ndef own_bound(plan): return 0.0, 0.0\n"
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
         ("def other(): ...", "defines no function own_components"),
-        ("own_components = 3", "defines no function own_components"),
-        ("import no_such_module", "cannot be loaded: ModuleNotFoundError"),
-        ("def broken(:", "cannot be loaded: SyntaxError"),
+        ("import time\n", "imports time"),
+        ("def broken(:", "is not Python"),
+        (
+            "def own_components(a, b, c): ..." + BOUND + "X = 1 / 0\n",
+            "cannot be loaded: ZeroDivision",
+        ),
     ],
 )
-def test_a_file_without_a_formula_is_refused(text: str, what: str, tmp_path: Path) -> None:
+def test_a_file_that_could_not_ride_in_a_script_is_refused(
+    text: str, what: str, tmp_path: Path
+) -> None:
     with pytest.raises(BadConfig, match=what):
         load_formula(file_with(tmp_path, text))
 
 
-@pytest.mark.parametrize("name", ["missing.py", "notes.txt"])
-def test_what_is_no_python_file_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(BadConfig, match="is no Python file"):
-        load_formula(tmp_path / name)
+def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="cannot be read"):
+        load_formula(tmp_path / "missing.py")

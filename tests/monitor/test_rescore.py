@@ -10,6 +10,7 @@ from podproof.monitor.errors import BadHistory
 from podproof.monitor.history import Columns, History, history_of_log
 from podproof.monitor.rescore import Choice, HeldOut, Rescored, rescore
 from podproof.monitor.scorers import named_scorers
+from podproof.runtime.plan import Objective
 
 # Step 30 has the lowest eval loss, by 0.01; its gap to the train loss costs it 0.02 * 0.81.
 LOSSES = [(10, 2.0, 2.0), (20, 1.5, 1.51), (30, 0.2, 1.50)]
@@ -131,6 +132,38 @@ def test_a_held_out_metric_the_run_does_not_have_is_refused_with_the_nearest() -
 def test_a_held_out_metric_of_another_step_than_an_evaluation_is_none() -> None:
     with pytest.raises(BadHistory, match="no evaluation has a number called 'loss'"):
         rescore(history_of_log("run", "given", LOG_APART, Columns()), (), HeldOut("loss"))
+
+
+def test_for_the_reward_a_higher_margin_near_the_lowest_eval_loss_is_chosen_and_told() -> None:
+    log = [
+        {"eval_loss": 0.650, "eval_rewards/margins": 0.2, "step": 10},
+        {"eval_loss": 0.652, "eval_rewards/margins": 0.6, "step": 20},
+        {"eval_loss": 0.700, "eval_rewards/margins": 0.9, "step": 30},
+    ]
+    preferences = history_of_log("run", "given", log, Columns())
+
+    loss = rescore(preferences, named_scorers(["eval_loss"])).choices[0]
+    reward = rescore(preferences, named_scorers(["eval_loss"], Objective.REWARD)).choices[0]
+
+    assert (loss.step, reward.step) == (10, 20)
+    assert reward.why == (
+        "not the lowest score, step 10, of 3: 0.6520 = eval_loss +0.6520; "
+        "chosen for its reward margin, 0.6000, where step 10 has 0.2000; "
+        "step 10 has the lowest eval loss, by 0.0020"
+    )
+
+
+def test_an_evaluation_before_the_first_step_has_no_checkpoint_to_choose() -> None:
+    assert chosen((0, None, 0.5), (10, None, 1.0), scorer="eval_loss").step == 10
+
+
+def test_an_evaluation_that_lost_its_loss_counts_as_unusable() -> None:
+    log = [{"eval_runtime": 0.1, "step": 10}, {"eval_loss": 2.0, "eval_runtime": 0.1, "step": 20}]
+
+    lost = rescore(history_of_log("run", "given", log, Columns()), named_scorers([])).choices[0]
+
+    assert lost.step == 20
+    assert "(1 more cannot be used)" in lost.why
 
 
 LOG_APART = ({"loss": 1.0, "step": 5}, {"eval_loss": 1.0, "step": 10})

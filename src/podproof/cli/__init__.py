@@ -118,6 +118,9 @@ def _add_rescore_verb(verbs: _Verbs) -> None:
     what = "a trainer_state.json, recorded stream, events.jsonl, CSV, folder, or the id of a run"
     verb.add_argument("paths", nargs="+", metavar="PATH", help=what)
     verb.add_argument("--scorer", action="append", metavar="NAME", help="one of those to ask (all)")
+    goals = ("loss", "reward", "accuracy")
+    what = "what the choice shall be best at, as scorer.objective (loss)"
+    verb.add_argument("--objective", choices=goals, default="loss", help=what)
     what = "a file with a formula of your own to ask too"
     verb.add_argument("--scorer-file", action="append", metavar="FILE", help=what)
     verb.add_argument(

@@ -12,6 +12,7 @@ from podproof.monitor.rescore import HeldOut, rescore
 from podproof.monitor.scorers import named_scorers, scorer_of_file
 from podproof.monitor.show_rescored import rescored_to_dict, show_rescored
 from podproof.monitor.store import open_store
+from podproof.runtime.plan import Objective
 
 
 def rescore_runs(options: argparse.Namespace) -> int:
@@ -20,7 +21,7 @@ def rescore_runs(options: argparse.Namespace) -> int:
     if plot is not None:
         check_plot(plot)
     files = [scorer_of_file(Path(file)) for file in options.scorer_file or ()]
-    scorers = (*named_scorers(options.scorer or ()), *files)
+    scorers = (*named_scorers(options.scorer or (), Objective(options.objective)), *files)
     columns = Columns(options.eval_loss, options.train_loss)
     held_out = None
     if options.held_out is not None:
