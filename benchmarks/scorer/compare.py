@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from regrets import BASELINE, DATA, Comparison, read_runs, results, selectors
+from regrets import BASELINE, DATA, Comparison, Gain, read_runs, results, selectors
 
 from podproof.runtime.errors import PodproofError
 
@@ -26,6 +26,11 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 _FIRST_ROW = (
     "The row `eval_loss` is the regret of its argmin. The others say how much higher (+) or lower\n"
     "(-) theirs is, run by run, with a 95 % interval. Regret is a share of the run's range."
+)
+
+_OBJECTIVES = (
+    "What `robust` chooses with another `scorer.objective`, minus what it chooses for the loss:\n"
+    "gold reward in standard deviations over the run, test accuracy as a share, test loss in nats."
 )
 
 
@@ -47,6 +52,9 @@ def report(found: Mapping[str, Any]) -> str:
         "## By eval rows and evaluations",
         "Mean regret over all runs.",
         _size_table(found["sizes"]),
+        "## Other objectives",
+        _OBJECTIVES,
+        _objective_table(found["objectives"]),
         "## The same losses in another unit, and an inflated train loss",
         "All 20 evaluations on the run's own eval set.",
         _scale_table(found["scaled"]),
@@ -91,6 +99,15 @@ def _size_table(sizes: Sequence[Mapping[str, Any]]) -> str:
     return _table(["eval rows", "evaluations", *sizes[0]["regret"]], rows)
 
 
+def _objective_table(objectives: Mapping[str, Sequence[Gain]]) -> str:
+    rows = [
+        [title, gain.metric, str(gain.runs), _with_interval(gain.difference, gain.interval)]
+        for title, gains in objectives.items()
+        for gain in gains
+    ]
+    return _table(["objective, method", "metric", "runs", "difference"], rows)
+
+
 def _scale_table(scaled: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -> str:
     shown = [group for group in ("all", "SFT", "DPO + ORPO") if group in scaled["train loss x 4"]]
     rows = [
@@ -105,10 +122,14 @@ def _scale_table(scaled: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -
 def _cell(name: str, comparison: Comparison) -> str:
     if name == BASELINE:
         return f"{comparison.regret:.4f}"
-    if comparison.interval is None:
-        return _signed(comparison.difference)
-    low, high = map(_signed, comparison.interval)
-    return f"{_signed(comparison.difference)} [{low}, {high}]"
+    return _with_interval(comparison.difference, comparison.interval)
+
+
+def _with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    if interval is None:
+        return _signed(value)
+    low, high = map(_signed, interval)
+    return f"{_signed(value)} [{low}, {high}]"
 
 
 def _signed(value: float) -> str:

@@ -6,13 +6,14 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import Any
 
 from podproof.monitor.errors import BadHistory
 from podproof.monitor.recording import read_text
 from podproof.monitor.scorers import Scorer, named_scorers, scorer_of_file
 from podproof.runtime.errors import Problem
+from podproof.runtime.plan import Objective
 
 DATA = Path(__file__).parent / "checkpoint-curves.dev.csv.gz"
 
@@ -32,6 +33,13 @@ MEASURES = {
     "reward_margin": "eval_rewards/margins",
     "reward_accuracy": "eval_rewards/accuracies",
     "eval_accuracy": "eval_mean_token_accuracy",
+}
+
+# Of the test set, what an objective may change, and the methods it is meant for.
+TEST_METRICS = ("gold_reward", "test_accuracy", "test_loss")
+OBJECTIVE_METHODS = {
+    Objective.REWARD: ("dpo", "orpo"),
+    Objective.ACCURACY: ("sft", "dpo", "orpo"),
 }
 
 Log = Sequence[Mapping[str, Any]]
@@ -258,6 +266,7 @@ def results(runs: Sequence[Run], chosen: Mapping[str, Select]) -> dict[str, Any]
         "grid": by_group(runs, measured, GRID, GROUPS),
         "regimes": by_group(runs, measured, GRID, {name: _is_of(name) for name in regimes}),
         "sizes": sizes,
+        "objectives": by_objective(runs),
         "scaled": {
             title: by_group(runs, measured, (setting,), GROUPS) for title, setting in SCALED.items()
         },
@@ -266,3 +275,46 @@ def results(runs: Sequence[Run], chosen: Mapping[str, Select]) -> dict[str, Any]
 
 def _is_of(regime: str) -> Callable[[Run], bool]:
     return lambda run: run.regime == regime
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What another objective changes in one metric of the test set: the mean, its interval."""
+
+    metric: str
+    runs: int
+    difference: float
+    interval: tuple[float, float]
+
+
+def by_objective(runs: Sequence[Run]) -> dict[str, list[Gain]]:
+    """Return by objective and method what `robust` gains and loses by it, in test metrics.
+
+    Gold reward is in standard deviations over the run's own checkpoints, loss in nats, accuracy
+    as a share. Methods with fewer than five runs that have the metrics are left out.
+    """
+    by_loss = _select(named_scorers(["robust"])[0])
+    found = {}
+    for objective in (Objective.REWARD, Objective.ACCURACY):
+        select = _select(named_scorers(["robust"], objective)[0])
+        for method in OBJECTIVE_METHODS[objective]:
+            of_method = [run for run in runs if run.method == method]
+            gains = [_gain(of_method, metric, (select, by_loss)) for metric in TEST_METRICS]
+            found[f"{objective.value}, {method}"] = [gain for gain in gains if gain is not None]
+    return {title: gains for title, gains in found.items() if gains}
+
+
+def _gain(runs: Sequence[Run], metric: str, pair: tuple[Select, Select]) -> Gain | None:
+    select, baseline = pair
+    differences = []
+    for run in runs:
+        values = {int(row["step"]): row[metric] for row in run.rows}
+        if all(values.values()):
+            numbers = {step: float(value) for step, value in values.items()}
+            log = log_of(run, Setting())
+            mine, theirs = numbers[select(log) or 0], numbers[baseline(log) or 0]
+            unit = pstdev(numbers.values()) if metric == "gold_reward" else 1.0
+            differences.append((mine - theirs) / unit)
+    if len(differences) < FEWEST_RUNS_FOR_AN_INTERVAL:
+        return None
+    return Gain(metric, len(differences), fmean(differences), interval(differences))

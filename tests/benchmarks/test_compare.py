@@ -159,6 +159,26 @@ def test_a_clear_difference_has_an_interval_on_one_side_of_zero() -> None:
     assert high == pytest.approx(0.183 + 2 * 0.028, abs=0.015)
 
 
+def test_an_objective_gains_what_its_choice_is_better_at_in_units_of_the_run() -> None:
+    names = ("step", "train_loss_mean10", "eval_loss", "reward_margin", "gold_reward")
+    cells = [(step, 1.0, 1.0 + step / 1e4, step / 20, step * 10.0) for step in range(1, 21)]
+    rows = tuple(dict(zip(names, map(str, row), strict=True)) for row in cells)
+    unmeasured = {"test_loss": "", "test_accuracy": ""}
+    runs = [
+        regrets.Run(f"r{n}", "dpo", "easy", tuple({**row, **unmeasured} for row in rows))
+        for n in range(5)
+    ]
+
+    found = regrets.by_objective(runs)
+
+    # The loss chooses step 1, the reward step 20. Gold rewards are 10 to 200, evenly spaced, so
+    # their standard deviation is 10 * sqrt((20**2 - 1) / 12) = 57.66.
+    (gain,) = found["reward, dpo"]
+    assert (gain.metric, gain.runs) == ("gold_reward", 5)
+    assert gain.difference == pytest.approx(190 / 57.66, abs=1e-3)
+    assert gain.interval == pytest.approx((gain.difference, gain.difference))
+
+
 # The data and the results.
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from podproof.cli.terminal import EXIT_INTERRUPTED, err, print_json, show_error
 from podproof.runtime.errors import PodproofError
+from podproof.runtime.plan import Objective
 
 # argparse keeps the type of its subparsers to itself.
 _Verbs: TypeAlias = Any
@@ -118,9 +119,9 @@ def _add_rescore_verb(verbs: _Verbs) -> None:
     what = "a trainer_state.json, recorded stream, events.jsonl, CSV, folder, or the id of a run"
     verb.add_argument("paths", nargs="+", metavar="PATH", help=what)
     verb.add_argument("--scorer", action="append", metavar="NAME", help="one of those to ask (all)")
-    goals = ("loss", "reward", "accuracy")
+    goals = [objective.value for objective in Objective]
     what = "what the choice shall be best at, as scorer.objective (loss)"
-    verb.add_argument("--objective", choices=goals, default="loss", help=what)
+    verb.add_argument("--objective", choices=goals, default=goals[0], help=what)
     what = "a file with a formula of your own to ask too"
     verb.add_argument("--scorer-file", action="append", metavar="FILE", help=what)
     verb.add_argument(
