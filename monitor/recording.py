@@ -4,7 +4,9 @@ import gzip
 import json
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,9 @@ def find_histories(
 ) -> tuple[History, ...]:
     """Return the runs that the names mean: files and folders, else runs of the store.
 
-    `stored` returns a run of the store by its id or beginning, or raises UnknownRun. Raises
-    BadHistory with the problems of every name that cannot be read.
+    `stored` returns a run of the store by its id or beginning, or raises UnknownRun. Runs that
+    would be called alike are called by where they were read from. Raises BadHistory with the
+    problems of every name that cannot be read.
     """
     found: list[History] = []
     problems: list[Problem | str] = []
@@ -50,7 +53,8 @@ def find_histories(
             problems += error.problems
     if problems:
         raise BadHistory(*problems)
-    return tuple(found)
+    count = Counter(history.name for history in found)
+    return tuple(h if count[h.name] == 1 else replace(h, name=h.source) for h in found)
 
 
 def stored_history(store: Store, run_id: str, columns: Columns) -> History:

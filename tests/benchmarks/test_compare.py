@@ -4,6 +4,7 @@ import csv
 import gzip
 import importlib
 import json
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -13,7 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "scorer"
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks" / "scorer"
+DIFFERENCE = re.compile(r"[+-]\d\.\d{4} \[[+-]\d\.\d{4}, [+-]\d\.\d{4}\]")
 PROGRAM = FOLDER / "compare.py"
 
 OWN = """
@@ -207,6 +210,15 @@ def test_the_page_of_results_is_what_the_program_finds() -> None:
     found = regrets.results(regrets.read_runs(regrets.DATA), regrets.selectors([]))
 
     assert compare.RESULTS.read_text(encoding="utf-8") == compare.page(found)
+
+
+@pytest.mark.parametrize("page", ["benchmarks/scorer/README.md", "docs/explanation/score.md"])
+def test_a_page_quotes_differences_as_the_results_have_them(page: str) -> None:
+    quoted = DIFFERENCE.findall(" ".join((ROOT / page).read_text(encoding="utf-8").split()))
+    results = compare.RESULTS.read_text(encoding="utf-8")
+
+    assert len(quoted) > 5
+    assert [difference for difference in quoted if difference not in results] == []
 
 
 # The program.

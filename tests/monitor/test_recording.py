@@ -153,6 +153,15 @@ def test_a_name_that_is_no_file_is_looked_up_in_the_store(tmp_path: Path) -> Non
     assert len(found) == 2
 
 
+def test_runs_that_would_be_called_alike_are_called_by_their_paths(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    paths = [str(state_in(folder / "checkpoint-10")) for folder in folders]
+
+    found = find_histories([str(folder) for folder in folders], Columns(), unknown)
+
+    assert [history.name for history in found] == paths
+
+
 # What cannot.
 
 
