@@ -37,10 +37,11 @@ class Evaluated:
 class Choice:
     """What one scorer chose of one run, and in words why.
 
-    `score` and `margin` (to the `runner_up`, the next best step) are lower is better and in the
-    scorer's own unit. `scores` has one value for each evaluation, infinite where unusable, and is
-    empty when the scorer failed, which `failure` then tells. `regret` is how much better the best
-    held-out value was: 0 for the best choice, never negative, in the metric's unit.
+    `score` and `margin` (to the `runner_up`, the best of the other steps) are lower is better and
+    in the scorer's own unit; the margin is negative when the objective passed over a better score.
+    `scores` has one value for each evaluation, infinite where unusable, and is empty when the
+    scorer failed, which `failure` then tells. `regret` is how much better the best held-out value
+    was: 0 for the best choice, never negative, in the metric's unit.
     """
 
     scorer: str
@@ -72,6 +73,23 @@ class Rescored:
     held_out: HeldOut | None = None
     best_held_out: int | None = None
     notes: tuple[str, ...] = ()
+
+
+def rescore_all(
+    histories: Sequence[History], scorers: Sequence[Scorer], held_out: HeldOut | None = None
+) -> tuple[Rescored, ...]:
+    """Replay the scorers over every run; raise BadHistory with the problems of all of them."""
+    runs: list[Rescored] = []
+    problems: list[Problem | str] = []
+    for history in histories:
+        try:
+            runs.append(rescore(history, scorers, held_out))
+        except BadHistory as error:
+            problems += error.problems
+    if problems:
+        # The runs of one file mostly lack the same metric.
+        raise BadHistory(*dict.fromkeys(problems))
+    return tuple(runs)
 
 
 def rescore(
@@ -189,15 +207,13 @@ def _why(chosen: Score, runner_up: Score | None, scores: Sequence[Score]) -> str
     parts = " ".join(
         f"{name} {amount(value, sign=True)}" for name, value in chosen.components.items()
     )
-    best = min(usable, key=_value)
-    rank = (
-        "lowest score" if chosen.value == best.value else f"not the lowest score, step {best.step},"
-    )
-    words = [f"{rank} of {len(usable)}{left_out}: {amount(chosen.value)} = {parts}"]
+    best, count = min(usable, key=_value), f"{len(usable)}{left_out}"
     if chosen.value > best.value:
-        words.append(_why_by_margin(chosen, best))
-    elif runner_up is not None:
-        words.append(_why_not(chosen, runner_up))
+        score = f"score {amount(chosen.value)} = {parts}, {_why_by_margin(chosen, best)}"
+        words = [f"{score}; lowest score of {count} is {amount(best.value)}"]
+    else:
+        words = [f"lowest score of {count}: {amount(chosen.value)} = {parts}"]
+        words += [] if runner_up is None else [_why_not(chosen, runner_up)]
     lowest = min(usable, key=_loss)
     if _loss(lowest) < _loss(chosen):
         words.append(_why_overruled(chosen, lowest))
@@ -255,4 +271,4 @@ def _no_such_metric(history: History, held_out: HeldOut) -> Problem:
     close = difflib.get_close_matches(held_out.metric, names, n=1)
     way_out = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
     what = f"no evaluation has a number called {held_out.metric!r}"
-    return Problem(f"{history.source}, {history.name}", what, way_out)
+    return Problem(history.source, what, way_out)

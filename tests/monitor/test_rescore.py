@@ -1,6 +1,7 @@
 """Which checkpoint each scorer would have chosen, why, and what the choice cost."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from podproof.compiler.errors import BadConfig
 from podproof.monitor.errors import BadHistory
 from podproof.monitor.history import Columns, History, history_of_log
-from podproof.monitor.rescore import Choice, HeldOut, Rescored, rescore
+from podproof.monitor.rescore import Choice, HeldOut, Rescored, rescore, rescore_all
 from podproof.monitor.scorers import named_scorers
 from podproof.runtime.plan import Objective
 
@@ -129,6 +130,15 @@ def test_a_held_out_metric_the_run_does_not_have_is_refused_with_the_nearest() -
         rescore(history(*LOSSES, held_out=HELD_OUT), named_scorers([]), HeldOut("tset"))
 
 
+def test_every_record_that_lacks_the_held_out_metric_is_told_once() -> None:
+    runs = [history(*LOSSES), replace(history(*LOSSES), source="other"), history(*LOSSES)]
+
+    with pytest.raises(BadHistory) as refused:
+        rescore_all(runs, named_scorers([]), HeldOut("f1"))
+
+    assert [problem.where for problem in refused.value.problems] == ["given", "other"]
+
+
 def test_a_held_out_metric_of_another_step_than_an_evaluation_is_none() -> None:
     with pytest.raises(BadHistory, match="no evaluation has a number called 'loss'"):
         rescore(history_of_log("run", "given", LOG_APART, Columns()), (), HeldOut("loss"))
@@ -146,10 +156,10 @@ def test_for_the_reward_a_higher_margin_near_the_lowest_eval_loss_is_chosen_and_
     reward = rescore(preferences, named_scorers(["eval_loss"], Objective.REWARD)).choices[0]
 
     assert (loss.step, reward.step) == (10, 20)
+    assert reward.margin == pytest.approx(-0.002)
     assert reward.why == (
-        "not the lowest score, step 10, of 3: 0.6520 = eval_loss +0.6520; "
-        "chosen for its reward margin, 0.6000, where step 10 has 0.2000; "
-        "step 10 has the lowest eval loss, by 0.0020"
+        "score 0.6520 = eval_loss +0.6520, chosen for its reward margin, 0.6000, where step 10 has "
+        "0.2000; lowest score of 3 is 0.6500; step 10 has the lowest eval loss, by 0.0020"
     )
 
 

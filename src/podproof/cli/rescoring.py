@@ -8,7 +8,7 @@ from podproof.cli.terminal import err, home, print_json, show
 from podproof.monitor.history import Columns, History
 from podproof.monitor.plot import check_plot, write_plot
 from podproof.monitor.recording import find_histories, stored_history
-from podproof.monitor.rescore import HeldOut, rescore
+from podproof.monitor.rescore import HeldOut, rescore_all
 from podproof.monitor.scorers import named_scorers, scorer_of_file
 from podproof.monitor.show_rescored import rescored_to_dict, show_rescored
 from podproof.monitor.store import open_store
@@ -27,7 +27,7 @@ def rescore_runs(options: argparse.Namespace) -> int:
     if options.held_out is not None:
         held_out = HeldOut(options.held_out, options.held_out_higher)
     histories = find_histories(options.paths, columns, lambda run: _stored(run, columns))
-    runs = [rescore(history, scorers, held_out) for history in histories]
+    runs = rescore_all(histories, scorers, held_out)
     if options.json:
         print_json([rescored_to_dict(run) for run in runs])
     else:
