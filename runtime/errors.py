@@ -14,6 +14,8 @@ The tree, with exit codes (each class has an entry in docs/reference/errors.md):
     ├── BadScript                  2   compiler: a pod script file that is not one of ours
     ├── UnknownRun                 2   monitor: no such run in the store
     ├── StoreUnavailable           1   monitor: the store cannot be opened or written
+    ├── BadHistory                 2   monitor: no record of a run that could be scored again
+    ├── PlotUnavailable            1   monitor: a plot cannot be drawn or written
     └── LaunchFailed               1   launcher: no pod, and nothing left behind
         ├── NoCapacity             1   every fallback was out of stock
         ├── OverBudget             1   no GPU that could be had keeps pod.max_usd
