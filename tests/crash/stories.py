@@ -16,7 +16,7 @@ from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.runtime.boot import CODES_WITHOUT_RESTART
-from podproof.runtime.events import Event
+from podproof.runtime.events import Event, event_from_dict
 from podproof.runtime.spool import spooled_event
 
 METHODS = ("sft", "dpo", "orpo")
@@ -25,8 +25,8 @@ SAVE_STEPS = 2
 RUN_ID = "run-a"
 
 # A few kilobytes of weights, eight steps of four sequences in two micro-batches, an evaluation and
-# a save every two steps, of which two are kept. Each method learns fast enough to overfit: its best
-# checkpoint is not its last, so that rotation and delivery have something to get wrong.
+# a save every two steps, of which two are kept. The learning rate rises until it is far too high:
+# the best checkpoint is in the middle, so that rotation and delivery have something to get wrong.
 TINY = (
     "model.config.hidden_size=32",
     "model.config.intermediate_size=64",
@@ -43,10 +43,10 @@ TINY = (
     "trainer.logging_steps=1",
     f"trainer.eval_steps={SAVE_STEPS}",
     "trainer.save_total_limit=2",
-    "trainer.lr_scheduler_type=linear",
-    "trainer.warmup_steps=2",
+    "trainer.lr_scheduler_type=constant_with_warmup",
+    "trainer.warmup_steps=8",
+    "trainer.learning_rate=0.2",
 )
-LEARNING_RATES = {"sft": "0.3", "dpo": "0.05", "orpo": "0.3"}
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,7 @@ def write_scripts(folder: Path) -> dict[str, Path]:
     """Compile the tiny run of each method, as `podproof compile` would; return the scripts."""
     scripts = {}
     for method in METHODS:
-        rate = f"trainer.learning_rate={LEARNING_RATES[method]}"
-        run = lower(read(Request((f"experiment=tiny_{method}", *TINY, rate))))
+        run = lower(read(Request((f"experiment=tiny_{method}", *TINY))))
         scripts[method] = folder / f"{method}.py"
         scripts[method].write_text(compile_run(run).text, encoding="utf-8")
     return scripts
@@ -137,7 +136,7 @@ class Teller:
                 fault = faults[number - 1] if number <= len(faults) else None
                 order = Order(self.scripts[method], folder, environ, fault, is_recording)
                 boots.append(self.server.boot(order))
-            heard = tuple(map(_event, collector.events.values()))
+            heard = tuple(map(event_from_dict, collector.events.values()))
             return _told(output, tuple(faults), tuple(boots), heard)
 
 
@@ -152,12 +151,6 @@ def _empty(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder)
-
-
-def _event(fields: dict[str, Any]) -> Event:
-    from podproof.runtime.events import event_from_dict
-
-    return event_from_dict(fields)
 
 
 def _told(
