@@ -20,7 +20,8 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -144,6 +145,8 @@ class Watch:
         return point
 
     def _commit(self, fault: Fault, error: Callable[[], Exception]) -> None:
+        if fault.kind is Kind.HOOK:
+            return  # committed when the hook reports, if it does
         self._tell(fault=str(fault))
         match fault.kind:
             case Kind.KILL:
@@ -156,8 +159,6 @@ class Watch:
                 _allow_files_of(fault.limit)
             case Kind.FULL:
                 _allow_files_of(0)
-            case Kind.HOOK:
-                """Committed around the event, in `_watch_events`."""
 
     def _tell(self, **what: Any) -> None:
         os.write(self._trace, json.dumps(what).encode() + b"\n")
@@ -165,15 +166,14 @@ class Watch:
     def _note_growth(self) -> None:
         """Tell which files grew between the last point of the main thread and this one."""
         found = {
-            os.path.join(folder, name): os.stat(os.path.join(folder, name)).st_size
-            for folder, _, names in os.walk(self._root)
-            for name in names
-            if not name.startswith("events.")  # the other thread's
+            str(path.relative_to(self._root)): path.stat().st_size
+            for path in sorted(Path(self._root).rglob("*"))
+            if path.is_file() and not path.name.startswith("events.")  # the other thread's
         }
         grown = {
-            os.path.relpath(path, self._root): (self._sizes.get(path, 0), size)
-            for path, size in found.items()
-            if size > self._sizes.get(path, 0)
+            name: (self._sizes.get(name, 0), size)
+            for name, size in found.items()
+            if size > self._sizes.get(name, 0)
         }
         self._sizes = found
         if grown and self._last:
@@ -197,44 +197,64 @@ class Watch:
             self.reach(label, lambda: RuntimeError(f"the trainer fails at {label}"))
             if event == "on_train_end":
                 sys.setprofile(self._profile)  # from here on the main thread writes events too
-            point = f"{label} #{self._reached[label]}"
-            if self._fault == Fault(Kind.HOOK, point):
-                _break_report(handler)
-            result = call_event(handler, event, args, state, control, **more)
-            if self._fault == Fault(Kind.HOOK, point):
-                _mend_report(handler)
-            return result
+            with self._broken_report(handler, f"{label} #{self._reached[label]}"):
+                return call_event(handler, event, args, state, control, **more)
 
         CallbackHandler.call_event = watched
+
+    @contextmanager
+    def _broken_report(self, handler: Any, point: str) -> Iterator[None]:
+        """Let the first thing that our own hook reports at the point fail."""
+        # One of the callbacks is the script's own, and wears the hooks of the object that reports.
+        owners = [getattr(callback.on_log, "__self__", None) for callback in handler.callbacks]
+        hooks = next(owner for owner in owners if hasattr(owner, "report"))
+        report = hooks.report
+
+        def refuse(*_args: Any, **_more: Any) -> None:
+            self._tell(fault=str(self._fault))
+            hooks.report = report  # the failure itself can be reported
+            raise RuntimeError("the report fails")
+
+        if self._fault == Fault(Kind.HOOK, point):
+            hooks.report = refuse
+        try:
+            yield
+        finally:
+            hooks.report = report
 
     # Files and sockets.
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
         if event == "open":
-            self._reach_file("open-w" if (args[2] or 0) & WRITE_FLAGS else "open-r", [args[0]], None)
+            self._reach_file(
+                "open-w" if (args[2] or 0) & WRITE_FLAGS else "open-r", [args[0]], None
+            )
         elif event in AUDITED_PATHS:
             folder = AUDITED_FOLDERS.get(event)
             paths = [args[place] for place in AUDITED_PATHS[event]]
-            self._reach_file(event.partition(".")[2], paths, None if folder is None else args[folder])
+            self._reach_file(
+                event.partition(".")[2], paths, None if folder is None else args[folder]
+            )
         elif event == "socket.connect":
             self.reach("connect", lambda: _os_error(errno.ECONNREFUSED, "the collector"))
 
     def _reach_file(self, operation: str, paths: list[Any], folder: int | None) -> None:
-        names = [name for path in paths if (name := self._name(path, folder)) is not None]
+        names = [found for path in paths if (found := self._name(path, folder))]
         if names:
             number = errno.EIO if operation in READING else errno.ENOSPC
-            label = f"{operation} {names[0]}"
-            self.reach(label, lambda: _os_error(number, names[0]))
+            name = names[0]
+            label = f"{operation} {name}"
+            self.reach(label, lambda: _os_error(number, name))
 
     def _name(self, path: Any, folder: int | None) -> str | None:
         """Return the path below the run's output; None for any other."""
         if isinstance(path, int):
-            path = os.readlink(f"/proc/self/fd/{path}")
+            path = _open_file(path)
         if not isinstance(path, str | os.PathLike):
             return None
-        base = os.readlink(f"/proc/self/fd/{folder}") if folder not in {None, -1} else os.getcwd()
-        full = os.path.normpath(os.path.join(base, os.fspath(path)))
-        return os.path.relpath(full, self._root) if full.startswith(self._root) else None
+        base = Path.cwd() if folder in {None, -1} else _open_file(folder)
+        full = Path(os.path.normpath(base / path))
+        return str(full.relative_to(self._root)) if full.is_relative_to(self._root) else None
 
     def _profile(self, _frame: Any, event: str, arg: Any) -> None:
         """Reach the calls on open files, which nothing announces."""
@@ -251,30 +271,13 @@ class Watch:
         self.reach(f"{arg.__name__} {name}", lambda: _os_error(number, name))
 
 
+def _open_file(descriptor: int | None) -> Path:
+    return Path(f"/proc/self/fd/{descriptor}").readlink()
+
+
 def _os_error(number: int, name: str) -> OSError:
     return OSError(number, os.strerror(number), name)
 
 
 def _allow_files_of(size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
-def _our_hooks(handler: Any) -> Any:
-    """Return the object behind the first of the callbacks, which is the script's own."""
-    return handler.callbacks[0].on_log.__self__
-
-
-def _break_report(handler: Any) -> None:
-    hooks = _our_hooks(handler)
-    hooks.whole_report = hooks.report
-
-    def refuse(*_args: Any, **_more: Any) -> None:
-        hooks.report = hooks.whole_report  # once: the failure itself can be reported
-        raise RuntimeError("the report fails")
-
-    hooks.report = refuse
-
-
-def _mend_report(handler: Any) -> None:
-    hooks = _our_hooks(handler)
-    hooks.report = hooks.whole_report

@@ -6,6 +6,8 @@ one line back when that boot is over.
 """
 
 import fcntl
+import importlib
+import io
 import json
 import os
 import runpy
@@ -156,7 +158,8 @@ def _be_the_boot(order: Mapping[str, Any], said: int, trace: int) -> None:
     try:
         os.dup2(said, 1)
         os.dup2(said, 2)
-        sys.stdout.reconfigure(line_buffering=True)
+        assert isinstance(sys.stdout, io.TextIOWrapper)
+        sys.stdout.reconfigure(line_buffering=True)  # a kill must not take what was said
         os.environ.update(order["environ"])
         os.chdir(order["folder"])
         sys.argv = [order["script"]]
@@ -175,24 +178,20 @@ def _be_the_boot(order: Mapping[str, Any], said: int, trace: int) -> None:
 
 
 def _load_libraries() -> None:
-    import accelerate  # noqa: F401 - loaded so that boots need not
-    import datasets  # noqa: F401
-    import peft  # noqa: F401
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
-    from trl import DPOTrainer, SFTTrainer
-    from trl.experimental.orpo import ORPOTrainer
-
-    # transformers loads a class when it is first named, so naming them is what loads them.
-    named = (AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast)
-    assert all((*named, DPOTrainer, SFTTrainer, ORPOTrainer))
+    for name in ("torch", "transformers", "datasets", "peft", "trl.experimental.orpo"):
+        importlib.import_module(name)
+    # These load a class when it is first named.
+    transformers, trl = sys.modules["transformers"], sys.modules["trl"]
+    for name in ("AutoModelForCausalLM", "LlamaForCausalLM", "PreTrainedTokenizerFast"):
+        getattr(transformers, name)
+    for name in ("SFTTrainer", "DPOTrainer"):
+        getattr(trl, name)
 
 
 def _serve(address: str) -> None:
     _load_libraries()
-    threads = os.listdir("/proc/self/task")
-    assert len(threads) == 1, f"{len(threads)} threads run after loading; forking would lose some"
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    assert threads == 1, f"{threads} threads run after loading; forking would lose some"
     with _Server(address, _Handler) as server:
         sys.stdout.write("ready\n")
         sys.stdout.flush()

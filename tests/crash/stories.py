@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.crash.points import Fault
-from tests.crash.server import ROOT, Boot, ForkServer, Order
-from tests.runtime.faulty_collector import collecting
-
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.runtime.boot import CODES_WITHOUT_RESTART
 from podproof.runtime.events import Event, event_from_dict
 from podproof.runtime.spool import spooled_event
+from tests.crash.points import Fault
+from tests.crash.server import ROOT, Boot, ForkServer, Order
+from tests.runtime.faulty_collector import collecting
 
 METHODS = ("sft", "dpo", "orpo")
 MOST_BOOTS = 5
@@ -65,7 +64,7 @@ class Story:
     of each file of the delivery, `names` what lies in the run's output.
     """
 
-    faults: tuple[Fault | None, ...]
+    faults: tuple[Fault, ...]
     boots: tuple[Boot, ...]
     written: tuple[bytes, ...]
     heard: tuple[Event, ...]
@@ -113,7 +112,7 @@ class Teller:
     folder: Path
 
     def live(
-        self, method: str, faults: Sequence[Fault | None] = (), *, is_recording: bool = False
+        self, method: str, faults: Sequence[Fault] = (), *, is_recording: bool = False
     ) -> Story:
         """Start the script as often as the boot program would; one fault for each boot.
 
@@ -154,7 +153,7 @@ def _empty(folder: Path) -> Iterator[Path]:
 
 
 def _told(
-    output: Path, faults: tuple[Fault | None, ...], boots: tuple[Boot, ...], heard: tuple[Event, ...]
+    output: Path, faults: tuple[Fault, ...], boots: tuple[Boot, ...], heard: tuple[Event, ...]
 ) -> Story:
     events = output / "events.jsonl"
     return Story(
