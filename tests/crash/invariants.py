@@ -103,8 +103,10 @@ def _record(story: Story, calm: Story) -> Iterator[str]:
     ours, theirs = (_facts(fold_run(RUN_ID, each.events, None)) for each in (story, calm))
     for fault in committed(story):
         if fault.kind is Kind.HOOK:
-            # The report that failed is the one thing missing, and a notice says so.
-            theirs.pop(f"evaluation of step {fault.point.split()[1]}", None)
+            # The event that could not be reported is the one thing missing, and a notice says so.
+            for key in ("best", f"evaluation of step {fault.point.split()[1]}"):
+                ours.pop(key, None)
+                theirs.pop(key, None)
             if not any("raised" in str(event.body.get("what")) for event in story.events):
                 yield "no notice tells of the failed hook"
     for key in sorted(ours.keys() | theirs.keys()):

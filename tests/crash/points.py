@@ -207,7 +207,7 @@ class Watch:
         """Let the first thing that our own hook reports at the point fail."""
         # One of the callbacks is the script's own, and wears the hooks of the object that reports.
         owners = [getattr(callback.on_log, "__self__", None) for callback in handler.callbacks]
-        hooks = next(owner for owner in owners if hasattr(owner, "report"))
+        hooks: Any = next(owner for owner in owners if hasattr(owner, "report"))
         report = hooks.report
 
         def refuse(*_args: Any, **_more: Any) -> None:
