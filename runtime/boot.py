@@ -32,8 +32,9 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-# Done, a bad plan, bad data, nothing to deliver: the same script would end the same way again.
-CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4})
+# Done, a bad plan, bad data, nothing to deliver, no memory or disk: the same script would end the
+# same way again.
+CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4, 5})
 TOLD_TO_STOP = 143  # what a command that obeyed SIGTERM exits with
 GRACE_S = 60.0  # from SIGTERM to SIGKILL at the deadline: time to save one checkpoint
 LAST_SEQ = 2**31 - 1  # the number of our one event in a boot, behind all of the script's

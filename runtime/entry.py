@@ -10,7 +10,8 @@ Environment: PODPROOF_OUTPUT (where to write), PODPROOF_DATA (where data files l
 PODPROOF_REPORT_URL and PODPROOF_REPORT_TOKEN (where to report), PODPROOF_RUN_ID, PODPROOF_BOOT.
 
 Exit codes: 0 done; 1 failed; 2 the plan or the arguments are wrong; 3 the data is wrong;
-4 no checkpoint can be delivered; 143 stopped by a signal with a checkpoint saved.
+4 no checkpoint can be delivered; 5 not enough memory or disk; 143 stopped by a signal, its
+last step saved.
 
 The plan is the JSON at the very end; everything before it is the program, the same for every run.
 """

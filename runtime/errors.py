@@ -6,6 +6,8 @@ The tree, with exit codes (each class has an entry in docs/reference/errors.md):
     ├── BadPlan                    2   runtime: the plan in the script cannot be read
     ├── BadData                    3   runtime: rows that cannot be trained on
     ├── NoUsableCheckpoint         4   runtime: nothing on disk can be delivered
+    ├── OutOfMemory                5   runtime: the smallest batch does not fit into memory
+    ├── DiskFull                   5   runtime: a checkpoint cannot be written
     ├── BadConfig                  2   compiler: the config breaks a rule
     ├── NotBundleable              1   compiler: runtime/ cannot become one file
     ├── BadScript                  2   compiler: a pod script file that is not one of ours
@@ -75,3 +77,17 @@ class NoUsableCheckpoint(PodproofError):
 
     error_id = "no-usable-checkpoint"
     exit_code = 4
+
+
+class OutOfMemory(PodproofError):
+    """No batch that the plan allows fits into the memory of the device."""
+
+    error_id = "out-of-memory"
+    exit_code = 5
+
+
+class DiskFull(PodproofError):
+    """The disk, or a quota on it, has no room for what the run has to write."""
+
+    error_id = "disk-full"
+    exit_code = 5

@@ -1,12 +1,13 @@
 """One run, top to bottom: read the plan and the rows, train, deliver the best, say how it ended."""
 
 import argparse
+import contextlib
 import os
 import platform
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,14 +15,20 @@ from typing import Any
 
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
-from podproof.runtime.checkpoints import chosen_checkpoint, deliver, newest_usable_checkpoint
+from podproof.runtime.checkpoints import chosen_checkpoint, deliver
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
-from podproof.runtime.errors import BadPlan, NoUsableCheckpoint, PodproofError, Problem
+from podproof.runtime.errors import BadPlan, DiskFull, NoUsableCheckpoint, PodproofError, Problem
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import Plan, PublishTo, Resume, Sink, plan_from_json
+from podproof.runtime.failures import is_disk_full
+from podproof.runtime.plan import Plan, PublishTo, Sink, plan_from_json
+from podproof.runtime.recovery import train_in_memory
 from podproof.runtime.reporter import Reporter, ReportSource
+from podproof.runtime.resuming import checkpoint_to_resume
 from podproof.runtime.rows import Rows, row_notices
+from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.scorer import SCORE_KEY, usable_loss
+from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
 from podproof.runtime.spool import boots_so_far
 from podproof.runtime.trainers import build_trainer
@@ -32,6 +39,9 @@ EXIT_PREEMPTED = 143
 
 # How long the end of a run may wait for the collector; what is not delivered stays in the file.
 FLUSH_SECONDS = 30.0
+# Whoever sends a signal kills a few seconds later.
+FLUSH_SECONDS_STOPPED = 1.0
+SEAL_SECONDS_STOPPED = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,34 @@ class Surroundings:
     endpoint: ReportEndpoint | None
 
 
-def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
+@dataclass
+class PodRun:
+    """One start of a run: what it works with, and how far it has come."""
+
+    plan: Plan
+    parts: Mapping[str, Any]
+    surroundings: Surroundings
+    reporter: Reporter
+    stop: StopRequest
+    is_started: bool = False
+
+    def notice(self, what: str) -> None:
+        """Say what is worth knowing and no reason to stop, in the record and in the log."""
+        self.reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
+        print(f"notice: {what}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended: `stop_reason` says why the trainer itself stopped it, if it did."""
+
+    final_step: int
+    max_steps: int
+    log_history: Sequence[Mapping[str, Any]]
+    stop_reason: str | None
+
+
+def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
     """Run the plan, or check it with --selfcheck; return one of the exit codes listed on top.
 
     `parts` are those of the script's optional parts that this plan asked for, by name.
@@ -62,15 +99,16 @@ def main(plan_json: str, _parts: Mapping[str, Any], argv: list[str] | None = Non
     if options.selfcheck:
         return selfcheck(plan, surroundings)
     surroundings.output.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(
-        surroundings.output,
-        ReportSource(surroundings.run_id, surroundings.boot),
-        endpoint=surroundings.endpoint,
-    )
+    source = ReportSource(surroundings.run_id, surroundings.boot)
+    reporter = Reporter(surroundings.output, source, endpoint=surroundings.endpoint)
+    code = EXIT_FAILED
     try:
-        return run_to_its_end(plan, surroundings, reporter)
+        code = run_to_its_end(PodRun(plan, parts, surroundings, reporter, StopRequest()))
     finally:
-        reporter.close(FLUSH_SECONDS)
+        # Whoever sent a signal will not wait long. The file is written first, whatever comes then.
+        with contextlib.suppress(KeyboardInterrupt):
+            reporter.close(FLUSH_SECONDS_STOPPED if code == EXIT_PREEMPTED else FLUSH_SECONDS)
+    return code
 
 
 def read_surroundings(plan: Plan) -> Surroundings:
@@ -122,51 +160,89 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
     return EXIT_FAILED if failures else EXIT_DONE
 
 
-def run_to_its_end(plan: Plan, surroundings: Surroundings, reporter: Reporter) -> int:
+def run_to_its_end(run: PodRun) -> int:
     """Train and deliver; whatever happens, end with one terminal event and its exit code."""
-    stop = StopRequest()
-    _listen_for_signals(stop)
     try:
-        ending = _train_and_deliver(plan, surroundings, reporter, stop)
+        _listen_for_signals(run.stop)
+        with _full_disk_explained(run.surroundings.output):
+            return _train_and_deliver(run)
     except PodproofError as error:
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
-        reporter.report(EventKind.FAILED, body=body)
+        run.reporter.report(EventKind.FAILED, body=body)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        reporter.report(EventKind.PREEMPTED, body={"reason": f"{stop.reason}, twice"})
+        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.stop.reason})
         return EXIT_PREEMPTED
     except Exception as error:
         # The whole traceback goes to the log; the event carries its last lines.
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
-        reporter.report(EventKind.FAILED, body=body)
+        run.reporter.report(EventKind.FAILED, body=body)
         print(trace, file=sys.stderr)
         return EXIT_FAILED
-    return ending
 
 
-def _train_and_deliver(
-    plan: Plan, surroundings: Surroundings, reporter: Reporter, stop: StopRequest
-) -> int:
-    rows = read_data(plan.data, plan.method, surroundings.data_roots)
+@contextlib.contextmanager
+def _full_disk_explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PodproofError) or not is_disk_full(error):
+            raise
+        way_out = "free some space, or use a larger volume; then start again"
+        raise DiskFull(Problem(str(output), str(error), way_out)) from error
+
+
+def _train_and_deliver(run: PodRun) -> int:
+    plan, output, reporter = run.plan, run.surroundings.output, run.reporter
+    rows = read_data(plan.data, plan.method, run.surroundings.data_roots)
     _report_plan(plan, rows, reporter)
-    callback = PodCallback(plan.scorer, reporter.report, stop)
-    built = build_trainer(plan, rows, surroundings.output, callback)
-    trainer = built.trainer
-    notices = [*row_notices(rows), *built.adjustments]
-    _report_start(reporter, trainer, surroundings.output, notices)
-    checkpoint = _resumable(plan, surroundings.output, reporter)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    final_step = int(trainer.state.global_step)
-    if stop.reason is not None and final_step < trainer.state.max_steps:
-        reporter.report(EventKind.PREEMPTED, step=final_step, body={"reason": stop.reason})
-        print(f"stopped at step {final_step} ({stop.reason}); start again to resume")
+    callback = PodCallback(plan.scorer, reporter.report, run.stop)
+    sealer = CheckpointSealer(reporter.report)
+    try:
+        trained = train_in_memory(
+            plan, output, run.notice, lambda fitted: _train(run, fitted, rows, callback, sealer)
+        )
+    finally:
+        sealer.close(SEAL_SECONDS_STOPPED if run.stop.reason else None)
+    if run.stop.reason is not None:
+        reporter.report(
+            EventKind.PREEMPTED, step=trained.final_step, body={"reason": run.stop.reason}
+        )
+        print(f"stopped at step {trained.final_step} ({run.stop.reason}); start again to resume")
         return EXIT_PREEMPTED
-    ending = _deliver_best(plan, surroundings.output, callback, reporter)
-    kind = EventKind.STOPPED_EARLY if callback.stopped_early else EventKind.DONE
-    reporter.report(kind, step=final_step, body={**ending, "final_step": final_step})
+    ending = _deliver_best(run, callback, trained)
+    is_early = trained.final_step < trained.max_steps
+    kind = EventKind.STOPPED_EARLY if is_early else EventKind.DONE
+    body = {**ending, "final_step": trained.final_step, "reason": trained.stop_reason}
+    reporter.report(kind, step=trained.final_step, body=body)
     return EXIT_DONE
+
+
+def _train(
+    run: PodRun, plan: Plan, rows: Rows, callback: PodCallback, sealer: CheckpointSealer
+) -> Trained:
+    """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
+    output, report = run.surroundings.output, run.reporter.report
+    safeguard = Safeguard(run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
+    built = build_trainer(plan, rows, output, callback, safeguard)
+    trainer = built.trainer
+    if not run.is_started:
+        _report_start(run, trainer, [*row_notices(rows), *built.adjustments])
+        run.is_started = True
+    checkpoint = checkpoint_to_resume(plan, output, run.notice)
+    if checkpoint is not None:
+        report(EventKind.RESUMED, body={"path": str(checkpoint)})
+        print(f"resuming from {checkpoint}")
+        sealer.seal(checkpoint)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return Trained(
+        final_step=int(trainer.state.global_step),
+        max_steps=int(trainer.state.max_steps),
+        log_history=tuple(trainer.state.log_history),
+        stop_reason=safeguard.stop_reason,
+    )
 
 
 def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
@@ -186,38 +262,38 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
     reporter.report(EventKind.PLAN, body=body)
 
 
-def _report_start(reporter: Reporter, trainer: Any, output: Path, notices: list[str]) -> None:
+def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
     versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
     device = str(trainer.args.device)
     body = {"python": platform.python_version(), **versions, "device": device}
-    reporter.report(EventKind.STARTED, body={**body, "output": str(output)})
+    where = {"output": str(run.surroundings.output)}
+    run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
-        reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
-        print(f"notice: {what}")
+        run.notice(what)
 
 
-def _resumable(plan: Plan, output: Path, reporter: Reporter) -> Path | None:
-    if plan.recovery.resume is Resume.NEVER:
-        return None
-    checkpoint, notices = newest_usable_checkpoint(output)
-    for what in notices:
-        reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
-    if checkpoint is not None:
-        reporter.report(EventKind.RESUMED, body={"path": str(checkpoint)})
-        print(f"resuming from {checkpoint}")
-    return checkpoint
+def _ranking(trained: Trained, best_step: int | None) -> list[int]:
+    """Return the steps of all usable evaluations, the best first, ties to the earlier."""
+    scored = [entry for entry in trained.log_history if SCORE_KEY in entry]
+    scores = {entry["step"]: usable_loss(entry[SCORE_KEY]) for entry in scored}
+    usable = {step: score for step, score in scores.items() if score is not None}
+    return sorted(usable, key=lambda step: (step != best_step, -usable[step], step))
 
 
-def _deliver_best(
-    plan: Plan, output: Path, callback: PodCallback, reporter: Reporter
-) -> dict[str, Any]:
-    """Deliver the checkpoint with the best score, or the last one of a run without evaluations."""
+def _deliver_best(run: PodRun, callback: PodCallback, trained: Trained) -> dict[str, Any]:
+    """Deliver the checkpoint with the best score, or the last one of a run without evaluations.
+
+    When it is damaged or gone, the next best is delivered, and a notice says so.
+    """
+    plan, output = run.plan, run.surroundings.output
     best_step = callback.scores.best_step
     if best_step is None and plan.arguments.get("load_best_model_at_end"):
         raise NoUsableCheckpoint(
             Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
         )
-    checkpoint = chosen_checkpoint(output, best_step)
+    checkpoint, notices = chosen_checkpoint(output, _ranking(trained, best_step))
+    for what in notices:
+        run.notice(what)
     ending = {
         "best_step": best_step,
         "best_score": None if best_step is None else callback.scores.best_score,
@@ -229,18 +305,23 @@ def _deliver_best(
     delivered = output / plan.publish.dir
     digests = deliver(checkpoint, delivered)
     body = {"path": str(delivered), "step": best_step, "sha256": digests}
-    reporter.report(EventKind.DELIVERED, step=best_step, body=body)
+    run.reporter.report(EventKind.DELIVERED, step=best_step, body=body)
     print(f"delivered {checkpoint.name} to {delivered}")
     return {**ending, "delivered": str(delivered)}
 
 
 def _listen_for_signals(stop: StopRequest) -> None:
-    """Turn SIGTERM and SIGINT into an orderly stop; a second one ends the run at once."""
+    """Turn SIGTERM and SIGINT into an orderly stop; a second one ends the run at once.
+
+    So does the first one where no step would be lost: while the model is loaded, the data are
+    prepared, or the weights delivered.
+    """
 
     def request_stop(number: int, _frame: Any) -> None:
-        if stop.reason is not None:
+        is_first = stop.reason is None
+        stop.reason = stop.reason or signal.Signals(number).name
+        if not (is_first and stop.is_awaited):
             raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)
