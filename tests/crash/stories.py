@@ -12,6 +12,8 @@ from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.runtime.boot import CODES_WITHOUT_RESTART
+from podproof.runtime.checkpoints import checkpoint_damage
+from podproof.runtime.errors import DiskFull
 from podproof.runtime.events import Event, event_from_dict
 from podproof.runtime.spool import spooled_event
 from tests.crash.points import Fault
@@ -50,10 +52,14 @@ TINY = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: its name, and the sha256 of each file a resumed run depends on."""
+    """A checkpoint on disk: the sha256 of each file a resumed run depends on.
+
+    `damage` is what the runtime holds against resuming from it.
+    """
 
     name: str
     sha256: tuple[tuple[str, str], ...]
+    damage: str | None
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,8 @@ class Teller:
 
 
 def _is_over(boots: Sequence[Boot]) -> bool:
-    return bool(boots) and boots[-1].code in CODES_WITHOUT_RESTART
+    # After a full disk the pod is ended too, but somebody makes room and launches again.
+    return bool(boots) and boots[-1].code in CODES_WITHOUT_RESTART - {DiskFull.exit_code}
 
 
 @contextmanager
@@ -170,7 +177,7 @@ def _told(
 def _checkpoint(path: Path) -> Checkpoint:
     # What is left out holds times, which differ from run to run.
     found = {**_sha256s(path, "*.safetensors"), **_sha256s(path, "*.pt"), **_sha256s(path, "*.pth")}
-    return Checkpoint(path.name, tuple(sorted(found.items())))
+    return Checkpoint(path.name, tuple(sorted(found.items())), checkpoint_damage(path))
 
 
 def _sha256s(folder: Path, pattern: str) -> dict[str, str]:
