@@ -60,10 +60,6 @@ class Campaign:
         """Return the undisturbed story, with all its points."""
         return self.teller.live(self.method, is_recording=True)
 
-    def points_of(self, story: Story) -> list[str]:
-        """Return the points that the main thread of a recorded first boot reached."""
-        return [line["point"] for line in story.boots[0].trace if line.get("main")]
-
     def faults(self, kind: Kind) -> list[Faults]:
         """Return each fault of a kind that a first boot can meet."""
         return [(fault,) for fault in faults_of(kind, self.calm, boot=1)]
@@ -76,7 +72,7 @@ class Campaign:
         """
         tears = faults_of(Kind.TEAR, self.calm, boot=1)
         half = next(fault for fault in tears if fault.limit > OPTIMIZER_BYTES // 2)
-        last = self.points_of(self.calm)[-1]
+        last = [line["point"] for line in self.calm.boots[0].trace if line.get("main")][-1]
         found: list[Faults] = []
         for first in (half, Fault(Kind.KILL, last)):
             resumed = self.teller.live(self.method, (first,), is_recording=True)
@@ -146,6 +142,11 @@ def faults_of(kind: Kind, story: Story, boot: int, *, is_cut: bool = False) -> I
             yield from (Fault(kind, point) for point in points if point.startswith("on_"))
         case Kind.KILL | Kind.TERM | Kind.ERROR:
             yield from (Fault(kind, point) for point in points)
+
+
+def events_of(story: Story) -> list[str]:
+    """Return the points of a recorded first boot that are events of the trainer."""
+    return [point for point in story.told(1, "point") if point.startswith("on_")]
 
 
 def sample(series: Sequence[Faults], most: int) -> list[Faults]:

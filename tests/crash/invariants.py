@@ -84,8 +84,9 @@ def _endings(story: Story, _calm: Story) -> Iterator[str]:
 
 def _is_explained(last: tuple[Event, ...], said: str) -> bool:
     """Tell whether the record names the error, and the log has every line of the record."""
-    problems = last[0].body.get("problems") if last else None
-    return bool(problems and last[0].body.get("error")) and all(line in said for line in problems)
+    body = last[0].body if last else {}
+    problems = body.get("problems") or []
+    return bool(problems and body.get("error")) and all(line in said for line in problems)
 
 
 def _chosen(story: Story, calm: Story) -> Iterator[str]:
