@@ -19,7 +19,7 @@ class LaunchStatus(StrEnum):
 class RunStatus(StrEnum):
     """Where a run stands.
 
-    `intended`: no pod yet. `pending`: a pod, no training yet. The last six are endings; of these
+    `intended`: no pod yet. `pending`: a pod, no training yet. The last eight are endings; of these
     only `preempted` and `failed` can be left, by a later start of the container. `ended`: the pod
     is gone and not one event came here, as with report.sink=none; how it went is not known.
     """
@@ -29,6 +29,8 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
+    OUT_OF_TIME = "out_of_time"
+    OUT_OF_MONEY = "out_of_money"
     INTERRUPTED = "interrupted"
     PREEMPTED = "preempted"
     FAILED = "failed"
@@ -42,7 +44,11 @@ class RunStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Tell whether nothing can change this status."""
-        return self in {RunStatus.DONE, RunStatus.STOPPED_EARLY, RunStatus.INTERRUPTED}
+        return self.is_ending and self not in {
+            RunStatus.PREEMPTED,
+            RunStatus.FAILED,
+            RunStatus.ENDED,
+        }
 
 
 @dataclass(frozen=True)

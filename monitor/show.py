@@ -29,6 +29,8 @@ _STYLES = {
     RunStatus.RUNNING: "cyan",
     RunStatus.DONE: "green",
     RunStatus.STOPPED_EARLY: "green",
+    RunStatus.OUT_OF_TIME: "yellow",
+    RunStatus.OUT_OF_MONEY: "yellow",
     RunStatus.INTERRUPTED: "yellow",
     RunStatus.PREEMPTED: "yellow",
     RunStatus.FAILED: "red",

@@ -30,6 +30,8 @@ class EventKind(StrEnum):
     DELIVERED = "delivered"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
+    OUT_OF_TIME = "out_of_time"
+    OUT_OF_MONEY = "out_of_money"
     PREEMPTED = "preempted"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
@@ -39,6 +41,8 @@ TERMINAL_KINDS = frozenset(
     {
         EventKind.DONE,
         EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
         EventKind.PREEMPTED,
         EventKind.INTERRUPTED,
         EventKind.FAILED,

@@ -18,6 +18,7 @@ from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.checkpoints import chosen_checkpoint, deliver
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
+from podproof.runtime.deadline import DEADLINE_ENDINGS, DeadlineWatch
 from podproof.runtime.errors import BadPlan, DiskFull, NoUsableCheckpoint, PodproofError, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.failures import is_disk_full
@@ -31,10 +32,11 @@ from podproof.runtime.scorer import SCORE_KEY, usable_loss
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
 from podproof.runtime.spool import boots_so_far
-from podproof.runtime.trainers import build_trainer
+from podproof.runtime.trainers import as_trainer_callback, build_trainer
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
+EXIT_OUT_OF_TIME = 6
 EXIT_PREEMPTED = 143
 
 # How long the end of a run may wait for the collector; what is not delivered stays in the file.
@@ -64,6 +66,7 @@ class PodRun:
     surroundings: Surroundings
     reporter: Reporter
     stop: StopRequest
+    deadline: DeadlineWatch
     is_started: bool = False
 
     def notice(self, what: str) -> None:
@@ -93,6 +96,7 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     try:
         plan = plan_from_json(plan_json)
         surroundings = read_surroundings(plan)
+        deadline = DeadlineWatch(os.environ, plan.publish.to)
     except PodproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -103,7 +107,8 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     reporter = Reporter(surroundings.output, source, endpoint=surroundings.endpoint)
     code = EXIT_FAILED
     try:
-        code = run_to_its_end(PodRun(plan, parts, surroundings, reporter, StopRequest()))
+        run = PodRun(plan, parts, surroundings, reporter, StopRequest(), deadline)
+        code = run_to_its_end(run)
     finally:
         # Whoever sent a signal will not wait long. The file is written first, whatever comes then.
         with contextlib.suppress(KeyboardInterrupt):
@@ -206,18 +211,28 @@ def _train_and_deliver(run: PodRun) -> int:
         )
     finally:
         sealer.close(SEAL_SECONDS_STOPPED if run.stop.reason else None)
-    if run.stop.reason is not None:
+    # Past the deadline there is no next start: what there is is delivered in the time that is left
+    # until the boot program kills.
+    if run.stop.reason is not None and run.deadline.left_s > 0:
         reporter.report(
             EventKind.PREEMPTED, step=trained.final_step, body={"reason": run.stop.reason}
         )
         print(f"stopped at step {trained.final_step} ({run.stop.reason}); start again to resume")
         return EXIT_PREEMPTED
     ending = _deliver_best(run, callback, trained)
-    is_early = trained.final_step < trained.max_steps
-    kind = EventKind.STOPPED_EARLY if is_early else EventKind.DONE
-    body = {**ending, "final_step": trained.final_step, "reason": trained.stop_reason}
+    kind, reason = _ending_of(run, trained)
+    body = {**ending, "final_step": trained.final_step, "reason": reason}
     reporter.report(kind, step=trained.final_step, body=body)
-    return EXIT_DONE
+    return EXIT_OUT_OF_TIME if kind in DEADLINE_ENDINGS.values() else EXIT_DONE
+
+
+def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
+    """Return the kind of event that ends the run, and why it is not `done`."""
+    if trained.final_step >= trained.max_steps:
+        return EventKind.DONE, trained.stop_reason
+    if run.deadline.ending is not None:
+        return run.deadline.ending, run.deadline.reason or run.stop.reason
+    return EventKind.STOPPED_EARLY, trained.stop_reason
 
 
 def _train(
@@ -228,6 +243,7 @@ def _train(
     safeguard = Safeguard(run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
+    trainer.add_callback(as_trainer_callback(run.deadline))
     if not run.is_started:
         _report_start(run, trainer, [*row_notices(rows), *built.adjustments])
         run.is_started = True
