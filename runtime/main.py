@@ -304,8 +304,9 @@ def _deliver_best(run: PodRun, callback: PodCallback, trained: Trained) -> dict[
     plan, output = run.plan, run.surroundings.output
     best_step = callback.scores.best_step
     if best_step is None and plan.arguments.get("load_best_model_at_end"):
+        what = "no evaluation had a usable loss"
         raise NoUsableCheckpoint(
-            Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
+            Problem(trained.stop_reason or "evaluation", what, "look at the train log")
         )
     checkpoint, notices = chosen_checkpoint(output, _ranking(trained, best_step))
     for what in notices:
