@@ -28,6 +28,7 @@ RUN_ID = "run-a"
 # A few kilobytes of weights, eight steps of four sequences in two micro-batches, an evaluation and
 # a save every two steps, of which two are kept. The learning rate rises until it is far too high:
 # the best checkpoint is in the middle, so that rotation and delivery have something to get wrong.
+# With dropout the weights also show whether a restart goes on with the same random numbers.
 TINY = (
     "model.config.hidden_size=32",
     "model.config.intermediate_size=64",
@@ -35,6 +36,7 @@ TINY = (
     "model.config.num_attention_heads=2",
     "model.config.num_key_value_heads=1",
     "model.tokenizer_vocab_size=300",
+    "+model.config.attention_dropout=0.1",
     "data.max_rows=24",
     "data.eval.fraction=0.2",
     "trainer.max_steps=8",
