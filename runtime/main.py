@@ -105,15 +105,17 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     surroundings.output.mkdir(parents=True, exist_ok=True)
     source = ReportSource(surroundings.run_id, surroundings.boot)
     reporter = Reporter(surroundings.output, source, endpoint=surroundings.endpoint)
-    code = EXIT_FAILED
+    stop = StopRequest()
     try:
-        run = PodRun(plan, parts, surroundings, reporter, StopRequest(), deadline)
-        code = run_to_its_end(run)
+        return run_to_its_end(PodRun(plan, parts, surroundings, reporter, stop, deadline))
     finally:
-        # Whoever sent a signal will not wait long. The file is written first, whatever comes then.
+        # Whoever sent a signal will not wait long: it cuts the delivery short, but not before the
+        # file has the last word. A run that is over and does not say so is over for ever.
+        stop.is_awaited = True
+        reporter.write(FLUSH_SECONDS_STOPPED)
+        stop.is_awaited = False
         with contextlib.suppress(KeyboardInterrupt):
-            reporter.close(FLUSH_SECONDS_STOPPED if code == EXIT_PREEMPTED else FLUSH_SECONDS)
-    return code
+            reporter.close(FLUSH_SECONDS_STOPPED if stop.reason else FLUSH_SECONDS)
 
 
 def read_surroundings(plan: Plan) -> Surroundings:
