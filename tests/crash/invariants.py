@@ -173,8 +173,9 @@ def _left_on_disk(story: Story, calm: Story) -> Iterator[str]:
             yield f"{each.name} differs in {', '.join(sorted({name for name, _ in differing}))}"
     for each in story.checkpoints:
         # A kill in the middle of its removal leaves some of a checkpoint, which must not pass.
-        if each.damage is None and each.name not in calm.names:
-            yield f"{each.name} is left and passes for whole, with {len(each.sha256)} files"
+        lacking = sorted(calm.checkpoints[-1].files - each.files)
+        if lacking and each.damage is None:
+            yield f"{each.name} passes for whole without {', '.join(lacking)}"
     surplus = story.names - calm.names - {"quarantine"} - {each.name for each in story.checkpoints}
     if story.faults[len(story.boots) - 1 :] and story.faults[-1].kind is Kind.FULL:
         surplus -= {"events.ack.new"}  # written over at the next start

@@ -54,12 +54,14 @@ TINY = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk: the sha256 of each file a resumed run depends on.
+    """A checkpoint on disk: its files, and the sha256 of each that a resumed run depends on.
 
-    `damage` is what the runtime holds against resuming from it.
+    Seals are left out, since they may come a little later. `damage` is what the
+    runtime holds against resuming from it.
     """
 
     name: str
+    files: frozenset[str]
     sha256: tuple[tuple[str, str], ...]
     damage: str | None
 
@@ -179,7 +181,8 @@ def _told(
 def _checkpoint(path: Path) -> Checkpoint:
     # What is left out holds times, which differ from run to run.
     found = {**_sha256s(path, "*.safetensors"), **_sha256s(path, "*.pt"), **_sha256s(path, "*.pth")}
-    return Checkpoint(path.name, tuple(sorted(found.items())), checkpoint_damage(path))
+    files = frozenset(each.name for each in path.iterdir() if not each.name.startswith("podproof."))
+    return Checkpoint(path.name, files, tuple(sorted(found.items())), checkpoint_damage(path))
 
 
 def _sha256s(folder: Path, pattern: str) -> dict[str, str]:
