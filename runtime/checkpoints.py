@@ -124,7 +124,7 @@ def newest_usable_checkpoint(output: Path, config: str) -> tuple[Path | None, tu
     notices: list[str] = []
     usable = None
     for path in reversed(list_checkpoints(output)):
-        fault = None if usable else checkpoint_damage(path)
+        fault = _checkpoint_gap(path, usable) if usable else checkpoint_damage(path)
         if fault is None and checkpoint_owner(path) != config:
             fault = "it is not of this run"
         if fault is not None:
@@ -134,6 +134,17 @@ def newest_usable_checkpoint(output: Path, config: str) -> tuple[Path | None, tu
     if usable is not None and not (usable / MANIFEST_FILE).is_file():
         notices.append(f"{usable.name} has no manifest: whole by its structure, bytes unverified")
     return usable, tuple(notices)
+
+
+def _checkpoint_gap(path: Path, whole: Path) -> str | None:
+    """Say which file of a whole checkpoint of the same run is not in `path`; None if all are.
+
+    The trainer removes old checkpoints file by file, the manifest among them, and a kill can leave
+    anything of one: all that is needed to go on, and no tokenizer to deliver.
+    """
+    names, wanted = ({file.name for file in each.iterdir()} for each in (path, whole))
+    lacking = {name for name in wanted - names if not name.startswith(MANIFEST_FILE)}
+    return f"{min(lacking)} is missing" if lacking else None
 
 
 def checkpoint_owner(path: Path) -> str | None:

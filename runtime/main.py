@@ -116,18 +116,20 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
 
 
 def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, rank: Alone) -> int:
-    output, boot = surroundings.output, surroundings.boot
+    output, boot, heard = surroundings.output, surroundings.boot, rank.heard
     output.mkdir(parents=True, exist_ok=True)
     source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
     reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
-    code = EXIT_FAILED
     try:
-        code = run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
+        return run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
     finally:
-        # Whoever sent a signal will not wait long. The file is written first, whatever comes then.
+        # Whoever sent a signal will not wait long: it cuts the delivery short, but not before the
+        # file has the last word. A run that is over and does not say so is over for ever.
+        heard.is_awaited = True
+        reporter.write(FLUSH_SECONDS_STOPPED)
+        heard.is_awaited = False
         with contextlib.suppress(KeyboardInterrupt):
-            reporter.close(FLUSH_SECONDS_STOPPED if code == EXIT_PREEMPTED else FLUSH_SECONDS)
-    return code
+            reporter.close(FLUSH_SECONDS_STOPPED if heard.reason else FLUSH_SECONDS)
 
 
 def read_surroundings(plan: Plan) -> Surroundings:

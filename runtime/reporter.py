@@ -153,6 +153,10 @@ class Reporter:
         if not is_train_log:
             self._wake.set()
 
+    def write(self, timeout_s: float) -> None:
+        """Write what is queued to the file; wait for a disk that hangs for `timeout_s` at most."""
+        self._write_queued(timeout_s)
+
     def close(self, timeout_s: float) -> bool:
         """Write every event to the file, deliver for at most `timeout_s`, and stop.
 

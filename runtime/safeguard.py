@@ -69,8 +69,12 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
             loss, self._globalstep_last_logged, *counts = record["window"]
             self._tr_loss += loss
             self.micro_batches += torch.tensor(counts, device=self.args.device)
-        control.should_training_stop |= record.get("is_over", False)
+        is_complete = state.global_step >= state.max_steps
+        control.should_training_stop |= record.get("is_over", False) or is_complete
         if record.get("is_evaluation_due"):
+            # The random numbers go on from where they were, or the checkpoint that is now saved
+            # again would hold others than those of a run that was not stopped.
+            self._load_rng_state(f"{self.args.output_dir}/checkpoint-{state.global_step}")
             control.should_evaluate = control.should_save = True
             since = time.time()
             self._maybe_log_save_evaluate(
