@@ -52,6 +52,9 @@ class SilentReporter(Reporter):
     ) -> None:
         """Say nothing."""
 
+    def write(self, timeout_s: float) -> None:
+        """Write nothing."""
+
     def close(self, timeout_s: float) -> bool:  # noqa: ARG002 - the signature of Reporter
         """Return at once."""
         return True
