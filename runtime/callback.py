@@ -68,6 +68,8 @@ class PodCallback(IsolatedHooks):
             except Exception as error:
                 self.note_failure("on_train_begin", error, is_told=state.is_world_process_zero)
         self._put_books_right(state)
+        # A run that was killed on its way out ends again.
+        self._stop_if_due(control)
 
     @isolated
     def on_log(

@@ -26,7 +26,8 @@ from podproof.runtime.model_card import MODEL_CARD, TrainingFacts, model_card
 from podproof.runtime.plan import Plan, PublishTo, Resume
 from podproof.runtime.reader import read_section
 from podproof.runtime.reporter import Report
-from podproof.runtime.scorer import SCORE_KEY, usable_loss
+from podproof.runtime.readings import usable_loss
+from podproof.runtime.scorer import SCORE_KEY
 
 DELIVERY_FILE = "delivery.json"
 

@@ -23,6 +23,22 @@ def test_a_sound_callback_survives_every_scenario(method: str) -> None:
     assert dry_run(script_of(f"experiment=tiny_{method}")) == ()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("scorer.early_stopping.patience=1",),
+        ("scorer.trend.stop_on_divergence=2",),
+        ("scorer.trend.stop_on_plateau=1",),
+        ("scorer.objective=accuracy", "scorer.redrawn_eval=true"),
+        ("scorer.objective=reward", "trainer.save_total_limit=null"),
+    ],
+)
+def test_whatever_a_plan_asks_of_its_scorer_survives_every_scenario(
+    overrides: tuple[str, ...],
+) -> None:
+    assert dry_run(script_of("experiment=tiny_dpo", *overrides)) == ()
+
+
 def test_the_gates_need_no_training_library() -> None:
     # In a process of its own: other tests of this session import what they like.
     program = (
