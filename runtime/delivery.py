@@ -123,8 +123,9 @@ def deliver_best(
     delivered is written down. Raise NoUsableCheckpoint.
     """
     if facts.best_step is None and plan.arguments.get("load_best_model_at_end"):
+        what = "no evaluation had a usable loss"
         raise NoUsableCheckpoint(
-            Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
+            Problem(ending.reason or "evaluation", what, "look at the train log")
         )
     checkpoint, notices = chosen_checkpoint(output, _ranking(facts))
     for what in notices:

@@ -19,6 +19,7 @@ _FAILURE_DISK_WORDS = (
     "Disk quota exceeded",
     "File too large",
     "PytorchStreamWriter failed writing",
+    "basic_ios::clear: iostream error",
 )
 
 

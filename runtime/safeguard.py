@@ -152,17 +152,19 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
     def _save_and_stop(self) -> None:
         """Have this step saved, once, without the evaluation that is due: a resumed run makes it.
 
-        An epoch's evaluation comes after the step that ends it, and so is seen coming here.
+        An epoch's evaluation and log come after the step that ends it; they are foreseen here.
         """
         control, state, args = self.control, self.state, self.args
         control.should_training_stop = True
-        if self.safeguard.saved_step != state.global_step:
-            is_epoch_over = state.epoch == int(state.epoch) or state.global_step >= state.max_steps
-            is_due = args.eval_strategy == "epoch" and is_epoch_over
-            self.safeguard.is_evaluation_due = control.should_evaluate or is_due
-            control.should_log |= args.logging_strategy == "epoch" and is_epoch_over
+        if self.safeguard.saved_step == state.global_step:
+            control.should_log = control.should_evaluate = control.should_save = False
+            return
+        is_epoch_over = state.epoch == int(state.epoch) or state.global_step >= state.max_steps
+        is_due = args.eval_strategy == "epoch" and is_epoch_over
+        self.safeguard.is_evaluation_due = control.should_evaluate or is_due
+        control.should_log |= args.logging_strategy == "epoch" and is_epoch_over
         control.should_evaluate = False
-        control.should_save = self.safeguard.saved_step != state.global_step
+        control.should_save = True
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         guard, step = self.safeguard, self.state.global_step

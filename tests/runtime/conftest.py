@@ -1,4 +1,4 @@
-"""Fixtures of the boot program's tests."""
+"""Fixtures of the boot program's tests, and runs that others are compared with."""
 
 import json
 import subprocess
@@ -11,6 +11,27 @@ from typing import Any
 
 import pytest
 from tests.runtime.boot_world import BOOT, Booted, Heard, World, pod_environ
+from tests.runtime.pod_process import PodFolder
+
+from podproof.runtime.plan import Plan, plan_to_json
+
+Undisturbed = Callable[[Plan], dict[str, object]]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Return what a run of a plan comes to when nothing happens to it; each plan is run once."""
+    results: dict[str, dict[str, object]] = {}
+
+    def result(plan: Plan) -> dict[str, object]:
+        key = plan_to_json(plan)
+        if key not in results:
+            folder = PodFolder(tmp_path_factory.mktemp("undisturbed") / "run", plan)
+            assert folder.run() == 0
+            results[key] = folder.result()
+        return results[key]
+
+    return result
 
 
 @pytest.fixture

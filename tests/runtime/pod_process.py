@@ -69,17 +69,24 @@ FORKS.set_forkserver_preload(["tests.runtime.pod_preload"])
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a forward pass; counted from 1, among those of its kind (train or eval).
+    """What happens at forward passes of one kind (train or eval), from the `at`-th on, from 1.
 
-    `sends` is a signal sent to the process itself. With `rows_that_fit` memory runs out at each
-    larger batch from there on.
+    A signal is sent to the process itself; memory runs out at batches of more than `rows_that_fit`;
+    a poisoned pass has NaN in its activations, and so in its loss.
     """
 
     at: int = 1
+    passes: int = 1
     is_training: bool = True
     sends: signal.Signals | None = None
     rows_that_fit: int | None = None
     error: str | None = None
+    is_poisoned: bool = False
+
+    def strikes(self, passed: int, *, is_training: bool) -> bool:
+        """Tell whether it happens at this pass."""
+        is_time = self.at <= passed < self.at + self.passes
+        return is_time and is_training == self.is_training
 
 
 def plan_for(method: MethodName = MethodName.SFT, **changes: Any) -> Plan:
@@ -106,12 +113,13 @@ def plan_for(method: MethodName = MethodName.SFT, **changes: Any) -> Plan:
 
 
 def row_for(method: MethodName, number: int) -> dict[str, Any]:
-    """Return a row whose answers have the same length for every number below 100."""
-    question = {"role": "user", "content": f"What is {number:02d}?"}
-    answer = {"role": "assistant", "content": f"It is {number:02d}."}
+    """Return a row; all rows have the same number of tokens, so that batches weigh the same."""
+    letter = "abcdefghijklmnopqrstuvwxyz012345"[number]
+    question = {"role": "user", "content": f"What is #{letter}?"}
+    answer = {"role": "assistant", "content": f"It is #{letter}."}
     if method is MethodName.SFT:
         return {"messages": [question, answer]}
-    wrong = {"role": "assistant", "content": f"Not {number:02d}!"}
+    wrong = {"role": "assistant", "content": f"Not #{letter}!"}
     return {"prompt": [question], "chosen": [answer], "rejected": [wrong]}
 
 
@@ -119,10 +127,10 @@ class PodFolder:
     """The folder of one run, and what the run left there."""
 
     def __init__(self, path: Path, plan: Plan | None = None) -> None:
-        """Make the folder with the rows of the plan's method."""
+        """Write the rows of the plan's method there; a folder that exists keeps what it has."""
         self.plan = plan or plan_for()
         self.path = path
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         for name, numbers in (("rows", range(24)), ("eval", range(24, 32))):
             rows = [json.dumps(row_for(self.plan.method, number)) for number in numbers]
             (path / f"{name}.jsonl").write_text("\n".join(rows))
@@ -166,14 +174,18 @@ class PodFolder:
     def losses(self) -> dict[int | None, float]:
         """Return the train loss logged at each step, to 4 decimals."""
         logs = self.events(EventKind.TRAIN_LOG)
-        return {event.step: round(event.body["loss"], 4) for event in logs}
+        return {event.step: round(float(event.body["loss"]), 4) for event in logs}
+
+    def checkpoints(self) -> list[str]:
+        """Return the names of the checkpoints that lie there."""
+        return sorted(path.name for path in self.output.glob("checkpoint-*"))
 
     def scores(self) -> list[tuple[int, float]]:
-        """Return step and score of each evaluation in the newest checkpoint's history."""
+        """Return step and score, to 4 decimals, of each evaluation in the newest history."""
         newest = max(self.output.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
         history = json.loads((newest / "trainer_state.json").read_text())["log_history"]
         return [
-            (entry["step"], round(entry["eval_checkpoint_score"], 6))
+            (entry["step"], round(entry["eval_checkpoint_score"], 4))
             for entry in history
             if "eval_loss" in entry
         ]
@@ -215,28 +227,32 @@ def _run_pod(
 
 
 def _install(faults: tuple[Fault, ...]) -> None:
-    """Let faults strike where a model looks up the embeddings of its batch, in every pass once."""
+    """Let faults strike where a model looks up the embeddings of its batch."""
     import torch
 
     passes = {True: 0, False: 0}
 
-    def strike(module: Any, inputs: Any) -> None:
-        if not isinstance(module, torch.nn.Embedding):
-            return
-        passes[module.training] += 1
+    def strike(module: Any, inputs: Any, embedded: Any) -> Any:
+        # The reference model of DPO stays in training mode, and never has gradients.
+        is_training = torch.is_grad_enabled()
+        if not isinstance(module, torch.nn.Embedding) or is_training != module.training:
+            return embedded
+        passes[is_training] += 1
         for fault in faults:
-            if fault.is_training == module.training and passes[module.training] >= fault.at:
-                _strike(fault, passes[module.training], len(inputs[0]))
+            if fault.strikes(passes[is_training], is_training=is_training):
+                _strike(fault, len(inputs[0]))
+                embedded = embedded * (float("nan") if fault.is_poisoned else 1.0)
+        return embedded
 
-    torch.nn.modules.module.register_module_forward_pre_hook(strike)
+    torch.nn.modules.module.register_module_forward_hook(strike)
 
 
-def _strike(fault: Fault, passed: int, rows: int) -> None:
+def _strike(fault: Fault, rows: int) -> None:
     import torch
 
     if fault.rows_that_fit is not None and rows > fault.rows_that_fit:
         raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {rows} rows.")
-    if fault.sends is not None and passed == fault.at:
+    if fault.sends is not None:
         os.kill(os.getpid(), fault.sends)
-    if fault.error is not None and passed == fault.at:
+    if fault.error is not None:
         raise RuntimeError(fault.error)
