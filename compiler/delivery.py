@@ -96,6 +96,7 @@ def _order_env(
 ) -> Iterator[tuple[str, str]]:
     yield "PODPROOF_RUN_ID", run_id
     yield "PODPROOF_MAX_SECONDS", str(math.ceil(script.run.pod.max_hours * 3600))
+    yield "PODPROOF_LIMIT", "time"
     yield "PODPROOF_MAX_RESTARTS", str(script.run.plan.recovery.max_restarts)
     if script.run.pod.provider is not Provider.LOCAL and script.run.pod.network_volume is None:
         yield "PODPROOF_VOLUME_ENDS_WITH_POD", "1"

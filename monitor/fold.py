@@ -29,6 +29,8 @@ from podproof.runtime.events import Event, EventKind, number_or_none
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
 
+_LAST_WORDS = {EventKind.INTERRUPTED, EventKind.OUT_OF_TIME, EventKind.OUT_OF_MONEY}
+
 # Epoch and body of each step.
 MergedSteps = dict[int, tuple[float | None, dict[str, Any]]]
 
@@ -112,7 +114,7 @@ def _status(events: Sequence[Event], launch: LaunchRecord | None) -> tuple[RunSt
     for event in events:
         is_later_boot = ending is None or event.boot > ending.boot
         # The launcher's word that a run was ended comes after whatever the dying pod still said.
-        is_last_word = event.kind is EventKind.INTERRUPTED
+        is_last_word = event.kind in _LAST_WORDS
         if status.is_final or not (is_later_boot or is_last_word):
             continue
         ending = event if event.is_terminal else None

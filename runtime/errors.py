@@ -16,6 +16,7 @@ The tree, with exit codes (each class has an entry in docs/reference/errors.md):
     ├── StoreUnavailable           1   monitor: the store cannot be opened or written
     └── LaunchFailed               1   launcher: no pod, and nothing left behind
         ├── NoCapacity             1   every fallback was out of stock
+        ├── OverBudget             1   no GPU that could be had keeps pod.max_usd
         ├── AuthenticationFailed   1   the provider refuses our key, or none is set
         ├── OverLimit              1   the request breaks a limit of the provider
         └── ProviderUnavailable    1   the provider did not answer in time

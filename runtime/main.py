@@ -276,7 +276,9 @@ def _train(
 ) -> Trained:
     """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
     output, report = run.surroundings.output, run.reporter.report
-    safeguard = Safeguard(run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
+    safeguard = Safeguard(
+        run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256, run.deadline
+    )
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
     trainer.add_callback(as_trainer_callback(run.deadline))

@@ -86,6 +86,7 @@ def test_the_pod_is_told_its_orders(make_cleared: MakeCleared) -> None:
     assert {key: value for key, value in env.items() if not key.startswith("PS_")} == {
         "PODPROOF_RUN_ID": "run-1",
         "PODPROOF_MAX_SECONDS": "1800",
+        "PODPROOF_LIMIT": "time",
         "PODPROOF_MAX_RESTARTS": "2",
         "PODPROOF_REPORT_URL": "https://collector.example",
         "PODPROOF_REPORT_TOKEN": "token",

@@ -9,6 +9,7 @@ import pytest
 
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import StopRequest
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.errors import BadData, BadPlan
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import (
@@ -144,7 +145,10 @@ def no_report(kind: EventKind, **_event: Any) -> None:
 
 def built_from(plan: Plan, rows: Rows, folder: Path, hooks: object | None = None) -> BuiltTrainer:
     sealer = CheckpointSealer(no_report)
-    safeguard = Safeguard(StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256)
+    deadline = DeadlineWatch({}, plan.publish.to)
+    safeguard = Safeguard(
+        StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256, deadline
+    )
     return build_trainer(plan, rows, folder, hooks or ScoringHooks(), safeguard)
 
 
