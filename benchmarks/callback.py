@@ -20,6 +20,7 @@ from typing import Any
 
 from podproof.harness.simulator import Scenario, SimulatedTrainer
 from podproof.runtime.callback import PodCallback, StopRequest
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import (
     AdapterKind,
@@ -38,6 +39,8 @@ from podproof.runtime.plan import (
 )
 from podproof.runtime.reporter import Reporter, ReportSource
 from podproof.runtime.rows import Row, Rows
+from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.sealing import CheckpointSealer
 
 ROUNDS = 15
 STEPS = 40
@@ -108,7 +111,13 @@ def train(hooks: object, folder: str) -> float:
     """Train once with these hooks; return the seconds it took."""
     from podproof.runtime.trainers import build_trainer
 
-    trainer = build_trainer(PLAN, rows(), Path(folder), hooks).trainer
+    def no_report(kind: EventKind, **_event: Any) -> None:
+        """Hear nothing: only the hooks' own reports are timed."""
+
+    deadline = DeadlineWatch({}, PLAN.publish.to)
+    sealer, nonfinite = CheckpointSealer(no_report), PLAN.recovery.nonfinite
+    safeguard = Safeguard(StopRequest(), nonfinite, sealer, no_report, "", deadline)
+    trainer = build_trainer(PLAN, rows(), Path(folder), hooks, safeguard).trainer
     started_s = time.perf_counter()
     trainer.train()
     return time.perf_counter() - started_s

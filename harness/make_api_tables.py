@@ -54,7 +54,10 @@ ENUMERATED: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 # Modules beside the package itself whose exports the script, or a class table, names.
-EXPORTING: Mapping[str, tuple[str, ...]] = {"trl": ("trl.experimental.orpo",)}
+EXPORTING: Mapping[str, tuple[str, ...]] = {
+    "trl": ("trl.experimental.orpo",),
+    "accelerate": ("accelerate.utils.memory",),
+}
 
 
 def main() -> int:

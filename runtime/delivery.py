@@ -25,8 +25,8 @@ from podproof.runtime.events import EventKind
 from podproof.runtime.model_card import MODEL_CARD, TrainingFacts, model_card
 from podproof.runtime.plan import Plan, PublishTo, Resume
 from podproof.runtime.reader import read_section
-from podproof.runtime.reporter import Report
 from podproof.runtime.readings import usable_loss
+from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import SCORE_KEY
 
 DELIVERY_FILE = "delivery.json"
@@ -124,8 +124,9 @@ def deliver_best(
     delivered is written down. Raise NoUsableCheckpoint.
     """
     if facts.best_step is None and plan.arguments.get("load_best_model_at_end"):
+        what = "no evaluation had a usable loss"
         raise NoUsableCheckpoint(
-            Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
+            Problem(ending.reason or "evaluation", what, "look at the train log")
         )
     checkpoint, notices = chosen_checkpoint(output, _ranking(facts))
     for what in notices:

@@ -11,7 +11,14 @@ from hypothesis import given, settings, strategies as st
 
 from podproof.compiler.delivery import CHUNK_CHARS, START_COMMAND, ReportTarget, unpack
 from podproof.compiler.ir import Provider
-from podproof.compiler.limits import LIMITS, Size, over_hard, over_soft
+from podproof.compiler.limits import (
+    LIMITS,
+    Size,
+    over_hard,
+    over_soft,
+    pack,
+    unpack as unpack_payload,
+)
 from podproof.compiler.wire import wire_form
 from podproof.harness.verdict import Cleared
 from podproof.launcher.delivery import wrap
@@ -184,3 +191,20 @@ def test_every_limit_says_where_it_comes_from() -> None:
     assert set(LIMITS) == set(Size)
     assert all(re.match(r"(our own|RunPod|Linux): ", limit.source) for limit in LIMITS.values())
     assert all(limit.soft < limit.hard for limit in LIMITS.values())
+
+
+@given(text=st.text(st.characters(codec="utf-8"), max_size=2_000))
+def test_a_payload_holds_nothing_that_a_shell_or_a_template_acts_on(text: str) -> None:
+    payload = pack(text)
+
+    assert set(payload).isdisjoint("\"'\\$`!{} \n")
+    assert unpack_payload(payload) == text.encode()
+
+
+def test_a_payload_cut_short_or_changed_is_no_payload() -> None:
+    payload = pack("print('hello')\n")
+
+    with pytest.raises((ValueError, OSError)):
+        unpack_payload(payload[:-7])
+    with pytest.raises((ValueError, OSError)):
+        unpack_payload("~" * len(payload))

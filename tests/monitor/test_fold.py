@@ -78,6 +78,8 @@ def test_the_first_word_of_a_pod_makes_the_run_running() -> None:
     [
         EventKind.DONE,
         EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
         EventKind.INTERRUPTED,
         EventKind.PREEMPTED,
         EventKind.FAILED,
@@ -87,17 +89,29 @@ def test_a_terminal_event_gives_the_run_its_name(kind: EventKind) -> None:
     assert status_of(event(EventKind.STARTED, 0), event(kind, 1)) == kind.value
 
 
-def test_the_launchers_word_of_an_interruption_follows_the_pods_own_last_word() -> None:
-    events = (event(EventKind.PREEMPTED, 5), event(EventKind.INTERRUPTED, 9))
+@pytest.mark.parametrize(
+    "word", [EventKind.INTERRUPTED, EventKind.OUT_OF_TIME, EventKind.OUT_OF_MONEY]
+)
+def test_the_launchers_word_of_an_end_follows_the_pods_own_last_word(word: EventKind) -> None:
+    events = (event(EventKind.PREEMPTED, 5), event(word, 9))
 
-    assert status_of(*events) is RunStatus.INTERRUPTED
+    assert status_of(*events) == word.value
 
 
 def test_an_interruption_does_not_undo_a_run_that_is_done() -> None:
     assert status_of(event(EventKind.DONE, 5), event(EventKind.INTERRUPTED, 9)) is RunStatus.DONE
 
 
-@pytest.mark.parametrize("ending", [EventKind.DONE, EventKind.STOPPED_EARLY, EventKind.INTERRUPTED])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        EventKind.DONE,
+        EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
+        EventKind.INTERRUPTED,
+    ],
+)
 def test_a_final_ending_stays_whatever_comes_later(ending: EventKind) -> None:
     events = (
         event(ending, 0),

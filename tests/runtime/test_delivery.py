@@ -78,7 +78,14 @@ def test_what_is_delivered_is_the_checkpoint_byte_for_byte_without_training_stat
 
 @pytest.mark.parametrize(
     "name",
-    ["rng_state_1.pth", "scaler.pt", "optimizer.bin", "trainer_state.json", "podproof.json"],
+    [
+        "rng_state_1.pth",
+        "scaler.pt",
+        "optimizer.bin",
+        "trainer_state.json",
+        "podproof.json",
+        "latest",
+    ],
 )
 def test_no_file_of_the_training_state_is_delivered(sound: Path, name: str) -> None:
     (sound / name).write_bytes(b"x")
