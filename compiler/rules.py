@@ -30,6 +30,7 @@ from podproof.runtime.plan import (
     AdapterKind,
     DataSource,
     ModelInit,
+    Resume,
     RowFormat,
     Sink,
 )
@@ -213,6 +214,13 @@ def _adapter(config: Config) -> Iterator[Problem]:
         yield Problem("adapter.bias", what, "set adapter.bias=none")
 
 
+def _recovery(config: Config) -> Iterator[Problem]:
+    resume = config.recovery.resume
+    if resume not in set(Resume) and "/" not in resume:
+        what = f"must be auto, never or the path of a checkpoint, got {resume!r}"
+        yield Problem("recovery.resume", what, "write a folder that the pod sees, with its slashes")
+
+
 def _requirements(config: Config) -> Iterator[Problem]:
     spelled: dict[str, str] = {}
     for package, version in config.pod.requirements.items():
@@ -360,6 +368,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _trainer,
     _method,
     _adapter,
+    _recovery,
     _requirements,
     _pod,
     _environment,

@@ -60,7 +60,7 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
         import torch
 
         # Of the micro-batches since the last log: how many there were, and how many were finite.
-        self.micro_batches = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        self.micro_batches = torch.zeros(2, device=self.args.device)
         self.safeguard.stop.is_awaited = True
         record = state.stateful_callbacks.get(CHECKPOINT_RECORD) or {}
         if "window" in record:
@@ -195,7 +195,7 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
     def _record(self) -> dict[str, Any]:
         import torch
 
-        window = torch.cat([self._tr_loss.double().reshape(1), self.micro_batches])
+        window = torch.cat([self._tr_loss.float().reshape(1), self.micro_batches])
         loss, *counts = self.accelerator.reduce(window, reduction="mean").tolist()
         guard = self.safeguard
         return {
