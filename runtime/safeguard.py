@@ -144,14 +144,19 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
             guard.report(EventKind.NOTICE, step=step, body={"what": what, "count": 1})
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        import torch
+
         if self.safeguard.stop.reason is not None:
             self._save_and_stop()
         # Weights that are no numbers must not take the place of a checkpoint that is good.
         if self.safeguard.is_poisoned:
             self.control.should_save = False
+        random_state = torch.get_rng_state()
         try:
             super()._maybe_log_save_evaluate(*args, **kwargs)
         except EvaluationLeftError:
+            # It had drawn a seed for its loader; the evaluation that is made up for draws again.
+            torch.set_rng_state(random_state)
             self._save_and_stop()
             super()._maybe_log_save_evaluate(*args, **kwargs)
 

@@ -10,6 +10,7 @@ from functools import cached_property
 
 from tests.crash.invariants import committed, violations
 from tests.crash.points import Fault, Kind
+from tests.crash.server import Boot
 from tests.crash.stories import Story, Teller
 
 Faults = tuple[Fault, ...]
@@ -113,10 +114,15 @@ class Campaign:
         )
 
     def _failure(self, story: Story, lines: Sequence[str]) -> str:
-        codes = [boot.code for boot in story.boots]
         faults = " ".join(f'"{fault}"' for fault in story.faults)
         again = f"python -m tests.crash {self.method} {faults}"
-        return "\n    ".join([again, f"exit codes {codes}", *lines])
+        ends = [f"boot {number}: {_last_words(boot)}" for number, boot in enumerate(story.boots, 1)]
+        return "\n    ".join([again, *ends, *lines])
+
+
+def _last_words(boot: Boot) -> str:
+    said = boot.said.strip().splitlines() or [""]
+    return f"exit code {boot.code}, {said[-1][:200]!r}"
 
 
 def faults_of(kind: Kind, story: Story, boot: int, *, is_cut: bool = False) -> Iterator[Fault]:

@@ -29,6 +29,7 @@ FOUND = [
     "kill@on_train_end 8 #1",  # a run that was over trained one step more
     "term@on_pre_optimizer_step 7 #1",  # so did one that was stopped at its last step
     "term@on_step_end 2 #1",  # random numbers began anew where an evaluation was made up for
+    "term@on_log 2 #1",  # so they did where an evaluation was left
     "term@write events.jsonl #1",  # exit code 0 without the last event, since writing was left
 ]
 

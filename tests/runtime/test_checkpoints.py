@@ -19,6 +19,7 @@ from tests.runtime.checkpoint_files import (
 
 from podproof.runtime.checkpoints import (
     CHECKPOINT_RECORD,
+    MANIFEST_FILE,
     checkpoint_damage,
     checkpoint_step,
     list_checkpoints,
@@ -144,10 +145,21 @@ def test_a_checkpoint_without_a_seal_is_used_and_called_unverified(tmp_path: Pat
 
 def test_an_older_damaged_checkpoint_is_left_where_it_is(tmp_path: Path) -> None:
     older, newest = checkpoint(tmp_path, 8), sealed(tmp_path, 12)
-    (older / "optimizer.pt").unlink()
+    (older / "optimizer.pt").write_bytes(b"")
 
     assert newest_usable_checkpoint(tmp_path, CONFIG) == (newest, ())
     assert older.is_dir()
+
+
+def test_an_older_checkpoint_whose_removal_was_cut_short_is_set_aside(tmp_path: Path) -> None:
+    older, newest = sealed(tmp_path, 8), sealed(tmp_path, 12)
+    (older / MANIFEST_FILE).unlink()
+    (older / "optimizer.pt").unlink()
+
+    found, notices = newest_usable_checkpoint(tmp_path, CONFIG)
+
+    assert (found, notices) == (newest, ("checkpoint-8 set aside: optimizer.pt is missing",))
+    assert not older.exists()
 
 
 @pytest.mark.parametrize("step", [4, 99])
