@@ -78,7 +78,7 @@ class PodCallback:
         self.trend = trend_of(self.plan.trend)
         for entry in state.log_history:
             self._follow_trend(read_log(entry))
-        # A run that was killed on its way out ends again, after the one step the trainer insists on.
+        # A run killed on its way out ends again, after the one step the trainer insists on.
         self._stop_if_due(control)
 
     @_isolated
