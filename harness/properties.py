@@ -43,9 +43,10 @@ def total(subject: Subject, examples: int) -> None:
     @attack(examples)
     @given(ANY_ROUNDS)
     @example([Round([math.nan], 1.0), Round([], math.nan), Round([], None), Round([], -math.inf)])
+    @example([Round([], -1e308, None, 1.0)])
     def check(rounds: list[Round]) -> None:
         scores = subject.fold_or_raise(_with_strangers(log_of(rounds), 1.0))
-        assert not any(math.isnan(value) for value in scores.values), f"NaN in {scores.values}"
+        assert all(value > -math.inf for value in scores.values), f"not a score: {scores.values}"
         for step, (each, value) in enumerate(zip(rounds, scores.values, strict=True), 1):
             if not is_usable(each.loss):
                 assert value == math.inf, f"unusable {each.loss!r} scored {value}"
