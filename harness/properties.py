@@ -37,6 +37,10 @@ from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Objective, ScorerPlan
 
 
+# Below this no sum of a few terms of a score overflows.
+_FAR_FROM_OVERFLOW = 1e300
+
+
 def total(subject: Subject, examples: int) -> None:
     """Ask that no log raises or scores NaN, and an unusable loss scores +inf and is never best."""
 
@@ -52,6 +56,8 @@ def total(subject: Subject, examples: int) -> None:
                 assert value == math.inf, f"unusable {each.loss!r} scored {value}"
                 assert not scores.is_best[step - 1], f"unusable {each.loss!r} called best"
                 assert scores.chosen_step != step, f"unusable {each.loss!r} chosen"
+            elif abs(each.loss) < _FAR_FROM_OVERFLOW:
+                assert value < math.inf, f"usable {each.loss!r} scored {value}"
 
     check()
 
