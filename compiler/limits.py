@@ -76,8 +76,8 @@ def pack(text: str) -> str:
     """Return the payload that carries a script: its UTF-8 bytes in bzip2, those in base85.
 
     The five characters of base85 that a shell or a template could act on are replaced, so that the
-    payload is as harmless as base64 would be, and 6 % shorter. A packer may change from version to version, so compare scripts by the sha256 of the
-    text, never by their payloads.
+    payload is as harmless as base64 would be, and 6 % shorter. A packer may change from version to
+    version, so compare scripts by the sha256 of the text, never by their payloads.
     """
     return base64.b85encode(bz2.compress(text.encode())).decode("ascii").translate(_WIRE_OF_BASE85)
 

@@ -37,20 +37,27 @@ from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Objective, ScorerPlan
 
 
+# Below this no sum of a few terms of a score overflows.
+_FAR_FROM_OVERFLOW = 1e300
+
+
 def total(subject: Subject, examples: int) -> None:
     """Ask that no log raises or scores NaN, and an unusable loss scores +inf and is never best."""
 
     @attack(examples)
     @given(ANY_ROUNDS)
     @example([Round([math.nan], 1.0), Round([], math.nan), Round([], None), Round([], -math.inf)])
+    @example([Round([], -1e308, None, 1.0)])
     def check(rounds: list[Round]) -> None:
         scores = subject.fold_or_raise(_with_strangers(log_of(rounds), 1.0))
-        assert not any(math.isnan(value) for value in scores.values), f"NaN in {scores.values}"
+        assert all(value > -math.inf for value in scores.values), f"not a score: {scores.values}"
         for step, (each, value) in enumerate(zip(rounds, scores.values, strict=True), 1):
             if not is_usable(each.loss):
                 assert value == math.inf, f"unusable {each.loss!r} scored {value}"
                 assert not scores.is_best[step - 1], f"unusable {each.loss!r} called best"
                 assert scores.chosen_step != step, f"unusable {each.loss!r} chosen"
+            elif abs(each.loss) < _FAR_FROM_OVERFLOW:
+                assert value < math.inf, f"usable {each.loss!r} scored {value}"
 
     check()
 

@@ -75,15 +75,18 @@ def observe_evaluation(
     >>> score.value, score.is_best
     (2.02, True)
     """
+    unusable = Score(step, math.inf, {}, is_best=False, measures=measures)
     loss = usable_loss(eval_loss)
     if loss is None:
-        score = Score(step, math.inf, {}, is_best=False, measures=measures)
-        return _with_score(state, score, plan), score
+        return _with_score(state, unusable, plan), unusable
     state = _with_evaluation(state, loss, measures, plan)
     evaluation = _evaluation(state, step, loss, plan)
     formula = SCORERS[plan.name].components(state, evaluation, plan)
     components = {**formula, **_objective(evaluation, plan)}
     value = _sum_in_order(components.values())
+    if not math.isfinite(value):
+        # Losses near the largest float add up to infinity, and a formula of the user's may say NaN.
+        return _with_score(state, unusable, plan), unusable
     is_best = value < state.best_score and step > 0
     score = Score(step, value, components, is_best, evaluation.loss, measures)
     return _with_trajectory(_with_score(state, score, plan), evaluation.loss), score

@@ -63,6 +63,12 @@ TAMPERED: dict[str, tuple[str, str, str, ScorerPlan]] = {
         "return number",
         ROBUST,
     ),
+    "terms may add up to infinity": (
+        "total",
+        "if not math.isfinite(value):",
+        "if math.isnan(value):",
+        ScorerPlan(objective=Objective.ACCURACY, accuracy_weight=1.0),
+    ),
     "a missing loss raises": ("total", READ_LOSS, "usable_loss(entry[loss_key]),", ROBUST),
     "an unusable loss scores 0": ("total", "Score(step, math.inf,", "Score(step, 0.0,", ROBUST),
     "a lower loss costs more": (
