@@ -160,14 +160,16 @@ def _field_default(value: ast.expr | None) -> str:
 def _exports(files: zipfile.ZipFile, names: frozenset[str], module: str) -> set[str]:
     """Return every name that `from module import name` finds, lazy imports included."""
     folder = module.replace(".", "/")
-    if f"{folder}/__init__.py" not in names:
+    path = next((path for path in (f"{folder}/__init__.py", f"{folder}.py") if path in names), None)
+    if path is None:
         return set()
-    tree = ast.parse(files.read(f"{folder}/__init__.py"))
+    text = files.read(path)
+    tree = ast.parse(text)
     found = {name for node in ast.walk(tree) for name in _bound(node)}
     # transformers and trl load lazily, from literals that list names by module, and transformers
     # also from the __all__ of each file.
     found |= {name for node in ast.walk(tree) for name in _listed(node)}
-    if b"define_import_structure" in files.read(f"{folder}/__init__.py"):
+    if b"define_import_structure" in text:
         found |= set(_declared(files, names, folder))
     return {name for name in found if not name.startswith("_")}
 
