@@ -36,7 +36,6 @@ from podproof.harness.reach import forbidden_reach
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Objective, ScorerPlan
 
-
 # Below this no sum of a few terms of a score overflows.
 _FAR_FROM_OVERFLOW = 1e300
 

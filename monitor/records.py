@@ -19,7 +19,7 @@ class LaunchStatus(StrEnum):
 class RunStatus(StrEnum):
     """Where a run stands.
 
-    `intended`: no pod yet. `pending`: a pod, no training yet. The last six are endings; of these
+    `intended`: no pod yet. `pending`: a pod, no training yet. The last eight are endings; of these
     only `preempted` and `failed` can be left, by a later start of the container. `ended`: the pod
     is gone and not one event came here, as with report.sink=none; how it went is not known.
     """
@@ -29,6 +29,8 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
+    OUT_OF_TIME = "out_of_time"
+    OUT_OF_MONEY = "out_of_money"
     INTERRUPTED = "interrupted"
     PREEMPTED = "preempted"
     FAILED = "failed"
@@ -42,7 +44,11 @@ class RunStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Tell whether nothing can change this status."""
-        return self in {RunStatus.DONE, RunStatus.STOPPED_EARLY, RunStatus.INTERRUPTED}
+        return self.is_ending and self not in {
+            RunStatus.PREEMPTED,
+            RunStatus.FAILED,
+            RunStatus.ENDED,
+        }
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,18 @@ def best_of(evaluations: Iterable[ScoredEvaluation]) -> ScoredEvaluation | None:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What the model answered to one sample prompt; `checks` are what validators measured of it."""
+
+    step: int
+    sample: int
+    prompt: str
+    expected: str
+    answer: str
+    checks: tuple[tuple[str, float | bool], ...] = ()
+
+
+@dataclass(frozen=True)
 class SavedCheckpoint:
     """A checkpoint on the pod's disk; `path` as the pod sees it."""
 
@@ -124,6 +142,16 @@ class Delivery:
     path: str
     step: int | None
     sha256: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where the delivered weights were published: the hub's repository, its commit, its address."""
+
+    repo_id: str
+    commit: str
+    url: str
+    step: int | None
 
 
 @dataclass(frozen=True)
@@ -151,7 +179,8 @@ class RunRecord:
     """All that is known of one run.
 
     `best` is the evaluation with the lowest score among those reported, the earlier one on a tie;
-    `ending.best_step` is the checkpoint that the run itself chose. `boots` counts the starts of
+    `ending.best_step` is the checkpoint that the run itself chose. `predictions` are those of the
+    newest evaluation that had any; the store has all. `boots` counts the starts of
     the container. `progress` is between 0 and 1. Times are the pod's clock.
     """
 
@@ -167,8 +196,10 @@ class RunRecord:
     progress: float | None = None
     evaluations: tuple[ScoredEvaluation, ...] = ()
     best: ScoredEvaluation | None = None
+    predictions: tuple[Prediction, ...] = ()
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     delivery: Delivery | None = None
+    publication: Publication | None = None
     ending: Ending | None = None
     notices: tuple[NoticeCount, ...] = ()
     started_unix_s: float | None = None

@@ -7,15 +7,13 @@ the train loss is the last logged one; on a resume the history is rebuilt from
 `state.log_history`; no hook touches a file or a socket (the reporter's thread does).
 """
 
-import contextlib
-import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from podproof.runtime.events import EventKind
+from podproof.runtime.hooks import IsolatedHooks, isolated
 from podproof.runtime.plan import Objective, ScorerPlan
 from podproof.runtime.readings import LogKind, Reading, read_log
 from podproof.runtime.reporter import Report
@@ -30,30 +28,20 @@ from podproof.runtime.scores import Score, ScoreState
 from podproof.runtime.stopping import stop_reason
 from podproof.runtime.trend import describe_trend, observe_loss, trend_of
 
-_Hook = TypeVar("_Hook", bound=Callable[..., None])
-
-
-def _isolated(hook: _Hook) -> _Hook:
-    """Keep an exception of a hook away from the trainer; count it and report it once."""
-
-    @functools.wraps(hook)
-    def guarded(self: "PodCallback", args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        try:
-            hook(self, args, state, control, **kwargs)
-        except Exception as error:
-            self.note_failure(hook.__name__, error, is_told=state.is_world_process_zero)
-
-    return cast("_Hook", guarded)
-
 
 @dataclass
 class StopRequest:
-    """Set by a signal handler, read by the callback at the next step."""
+    """Set by a signal handler, read by the trainer at the end of each step.
+
+    While `is_awaited` a signal only leaves its name; at all other times there is nothing to save,
+    and it ends the run at once.
+    """
 
     reason: str | None = None
+    is_awaited: bool = False
 
 
-class PodCallback:
+class PodCallback(IsolatedHooks):
     """The hooks of one run; becomes a TrainerCallback only where a trainer is at hand.
 
     `report` takes events and does no I/O; `stop` is how a signal handler asks for an orderly end.
@@ -61,43 +49,51 @@ class PodCallback:
 
     def __init__(self, plan: ScorerPlan, report: Report, stop: StopRequest) -> None:
         """Start with an empty history; on_train_begin rebuilds it when a run is resumed."""
+        super().__init__(report)
         self.plan = plan
-        self.report = report
         self.stop = stop
-        self.scores = ScoreState()
-        self.trend = trend_of(plan.trend)
-        self.choice: Score | None = None
-        self.metric = math.nan
-        self.failures: Counter[str] = Counter()
-        self.stopped_early = False
+        self._forget()
 
-    @_isolated
+    @isolated
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Rebuild score and trend from the log of the run that is resumed, if any."""
-        self.scores, _ = replay_scores(state.log_history, self.plan)
-        self.trend = trend_of(self.plan.trend)
+        """Rebuild score and trend from the log of the run that is resumed, if any.
+
+        The same callback may begin again in one process, after running out of memory. A log that
+        cannot be folded is counted as a failure here as it was when it came, and costs no other.
+        """
+        self._forget()
         for entry in state.log_history:
-            self._follow_trend(read_log(entry))
-        # A run killed on its way out ends again, after the one step the trainer insists on.
+            try:
+                self._fold(read_log(entry))
+            except Exception as error:
+                self.note_failure("on_train_begin", error, is_told=state.is_world_process_zero)
+        self._put_books_right(state)
+        # A run killed on its way out is over: the log says so again.
         self._stop_if_due(control)
 
-    @_isolated
+    @isolated
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Fold a train log, score an evaluation, and make the final choice at the summary."""
-        reading = read_log({**(logs or {}), "step": state.global_step})
-        self.scores, score = observe_log(self.scores, reading, self.plan)
-        self._follow_trend(reading)
-        if logs and reading.kind is LogKind.TRAIN:
+        """Fold a train log, score an evaluation, and make the final choice at the summary.
+
+        An evaluation of a step that was scored already, as after a restart, is not scored again.
+        """
+        if not logs:
+            return
+        reading = read_log({**logs, "step": state.global_step})
+        score = self._fold(reading)
+        if reading.kind is LogKind.TRAIN:
             self._send(state, EventKind.TRAIN_LOG, logs)
             self._stop_if_due(control)
-        elif logs and score is not None:
-            self._report_score(state, logs, score)
+        elif reading.kind is LogKind.EVALUATION:
+            self._show_score(state, logs)
+            if score is not None:
+                self._report_score(state, reading, score, logs)
         elif reading.kind is LogKind.SUMMARY and self.plan.objective is Objective.REWARD:
             self._choose_by_reward(args, state)
 
-    @_isolated
+    @isolated
     def on_evaluate(
         self,
         args: Any,
@@ -108,47 +104,74 @@ class PodCallback:
     ) -> None:
         """Make sure the trainer finds a score, and stop when patience has run out.
 
-        The trainer raises KeyError when `metric_for_best_model` is absent from one evaluation, so
-        an evaluation that could not be scored gets the metric of the one before it, which is not
-        better than the best. So does a further eval set, whose metrics the trainer lays over those
-        of the set that was scored.
+        The trainer raises KeyError when `metric_for_best_model` is absent from one evaluation.
         """
         if metrics is not None:
-            metrics.setdefault(SCORE_KEY, self.metric)
+            metrics.setdefault(SCORE_KEY, self._metric_at(state.global_step))
         self._stop_if_due(control)
 
-    @_isolated
+    @isolated
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report the checkpoint just written; its directory exists by now on rank 0."""
         path = f"{args.output_dir}/checkpoint-{state.global_step}"
         self._send(state, EventKind.CHECKPOINT_SAVED, {"path": path})
 
-    @_isolated
+    @isolated
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and stop within one step when a signal asked for it."""
         if self.stop.reason is not None:
             control.should_save = True
             control.should_training_stop = True
 
-    def note_failure(self, hook: str, error: Exception, *, is_told: bool) -> None:
-        """Count a failure inside a hook; report each kind of failure once, on rank 0."""
-        what = f"{hook} raised {type(error).__name__}: {error}"
-        self.failures[what] += 1
-        if is_told and self.failures[what] == 1:
-            # The report itself may be what fails; then the count is all that can be kept.
-            with contextlib.suppress(Exception):
-                self.report(EventKind.NOTICE, body={"what": what, "count": 1})
+    @isolated
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell what the hooks cost and how often they failed; a run that breaks off tells not."""
+        self._send(state, EventKind.HOOK_COST, self.costs_body())
+
+    def _forget(self) -> None:
+        self.scores = ScoreState()
+        self.trend = trend_of(self.plan.trend)
+        self.choice: Score | None = None
+        self.stopped_early = False
+        # The step that was scored last, and what the trainer compares of it.
+        self.scored: tuple[int | None, float] = (None, math.nan)
+
+    def _fold(self, reading: Reading) -> Score | None:
+        """Fold one log, as it comes or from the history; return the score of an evaluation."""
+        if reading.kind is LogKind.TRAIN:
+            # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
+            loss = math.nan if reading.loss is None else reading.loss
+            self.trend = observe_loss(self.trend, loss)
+        self.scores, score = observe_log(self.scores, reading, self.plan)
+        if score is not None:
+            self.scored = (reading.step, trainer_metric(score))
+        return score
+
+    def _put_books_right(self, state: Any) -> None:
+        """Have the trainer compare with the best score of its own history, and nothing else.
+
+        A checkpoint written under another metric brings that metric's best value, which no score
+        of ours might ever beat. The trainer looks up the best checkpoint when it next saves one.
+        """
+        step = self.scores.best_step
+        best = None if step is None else -self.scores.best_score
+        if (state.best_global_step, state.best_metric) != (step, best):
+            state.best_global_step, state.best_metric = step, best
+            state.best_model_checkpoint = None
+
+    def _metric_at(self, step: int) -> float:
+        """Return the score of this step for the trainer: NaN, which is never best, without one.
+
+        Each of several eval sets gets that of the set that is scored, since the trainer lays their
+        metrics over each other.
+        """
+        scored_step, metric = self.scored
+        return metric if step == scored_step else math.nan
 
     def _stop_if_due(self, control: Any) -> None:
         if stop_reason(self.scores, self.trend, self.plan) is not None:
             self.stopped_early = True
             control.should_training_stop = True
-
-    def _follow_trend(self, reading: Reading) -> None:
-        # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
-        if reading.kind is LogKind.TRAIN:
-            loss = math.nan if reading.loss is None else reading.loss
-            self.trend = observe_loss(self.trend, loss)
 
     def _choose_by_reward(self, args: Any, state: Any) -> None:
         # The last log is the last moment at which the trainer can still be told what to load.
@@ -158,27 +181,27 @@ class PodCallback:
             state.best_metric = trainer_metric(self.choice)
             state.best_model_checkpoint = f"{args.output_dir}/checkpoint-{self.choice.step}"
 
-    def _report_score(self, state: Any, logs: dict[str, Any], score: Score) -> None:
+    def _show_score(self, state: Any, logs: dict[str, Any]) -> None:
         # `logs` is the dictionary the trainer compares afterwards; log_history holds a copy, which
         # must carry the score too, so that trainer_state.json tells how a checkpoint was chosen.
-        logs[SCORE_KEY] = self.metric = trainer_metric(score)
+        logs[SCORE_KEY] = self._metric_at(state.global_step)
         if state.log_history:
             state.log_history[-1][SCORE_KEY] = logs[SCORE_KEY]
-        self._send(state, EventKind.EVALUATION, self._evaluation_body(score, logs))
-        if score.is_best:
-            self._send(state, EventKind.NEW_BEST, {"score": score.value})
 
-    def _evaluation_body(self, score: Score, logs: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "eval_loss": logs.get("eval_loss", score.loss),
+    def _report_score(
+        self, state: Any, reading: Reading, score: Score, logs: Mapping[str, Any]
+    ) -> None:
+        body = {
+            "eval_loss": logs.get(
+                f"eval_{reading.eval_set}_loss" if reading.eval_set else "eval_loss"
+            ),
             "score": score.value,
             "checkpoint_score": logs[SCORE_KEY],
             "components": dict(score.components),
             "trend": describe_trend(self.trend).value,
+            "nonfinite_train_logs": self.trend.nonfinite_count,
             "metrics": {key: value for key, value in logs.items() if key != SCORE_KEY},
         }
-
-    def _send(self, state: Any, kind: EventKind, body: Mapping[str, Any]) -> None:
-        # Every rank folds the same events and decides the same; only rank 0 speaks.
-        if state.is_world_process_zero:
-            self.report(kind, step=state.global_step, epoch=state.epoch, body=dict(body))
+        self._send(state, EventKind.EVALUATION, body)
+        if score.is_best:
+            self._send(state, EventKind.NEW_BEST, {"score": score.value})

@@ -74,6 +74,15 @@ class Objective(StrEnum):
     ACCURACY = "accuracy"
 
 
+class Validator(StrEnum):
+    """What is measured of an answer to a sample prompt."""
+
+    EXACT_MATCH = "exact_match"
+    CHARACTER_ERROR_RATE = "character_error_rate"
+    JSON = "json"
+    JSON_SCHEMA = "json_schema"
+
+
 class Resume(StrEnum):
     """What a restarted run does with checkpoints it finds."""
 
@@ -227,9 +236,13 @@ class NonfinitePlan:
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """What a run survives; the boot code ends the pod after `max_restarts` restarts."""
+    """What a run survives; the boot code ends the pod after `max_restarts` restarts.
 
-    resume: Resume = Resume.AUTO
+    `resume` is auto (from the newest checkpoint that verifies), never, or the path of a checkpoint
+    to begin with, say of another run: a folder, with a slash in its path, that the pod can see.
+    """
+
+    resume: Resume | str = Resume.AUTO
     max_restarts: int = 3
     oom: OomPlan = field(default_factory=OomPlan)
     nonfinite: NonfinitePlan = field(default_factory=NonfinitePlan)
@@ -240,8 +253,8 @@ class PredictionsPlan:
     """What the model answers to a few fixed eval prompts, at every `every`-th evaluation.
 
     Answers are greedy, `max_new_tokens` long at most, and given up after `max_seconds` an
-    evaluation. `validators` name what is measured of each: exact_match, character_error_rate,
-    json, json_schema (which needs `json_schema`).
+    evaluation. `validators` name what is measured of each; json_schema needs `json_schema`, the
+    schema itself.
     """
 
     enabled: bool = False
@@ -249,7 +262,7 @@ class PredictionsPlan:
     every: int = 1
     max_new_tokens: int = 64
     max_seconds: float = 30.0
-    validators: tuple[str, ...] = ("exact_match", "character_error_rate")
+    validators: tuple[Validator, ...] = (Validator.EXACT_MATCH, Validator.CHARACTER_ERROR_RATE)
     json_schema: dict[str, Any] = field(default_factory=dict)
 
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+# Where a loss that the trainer has patched up still shows, whatever the method.
+_READ_SIGNS = ("grad_norm", "entropy", "nll_loss")
+
 
 class LogKind(StrEnum):
     """What a log is; `other` is what somebody else logged, and nothing is read from it."""
@@ -43,7 +46,11 @@ NO_MEASURES = Measures()
 
 @dataclass(frozen=True)
 class Reading:
-    """One log, read: an unusable loss is None, `eval_set` the name of one of several eval sets."""
+    """One log, read: an unusable loss is None, `eval_set` the name of one of several eval sets.
+
+    The loss of a train log is unusable too when the log says that something beneath it was not
+    finite: the trainer puts the average, or zero, in the place of a loss that is NaN.
+    """
 
     kind: LogKind
     step: int
@@ -66,10 +73,11 @@ def read_log(entry: Mapping[str, Any]) -> Reading:
     prefix = "eval_" if kind is LogKind.EVALUATION else ""
     loss_key = f"{prefix}{eval_set}_loss" if eval_set else f"{prefix}loss"
     step = entry.get("step", 0)
+    is_hiding = kind is LogKind.TRAIN and _hides_nonfinite(entry)
     return Reading(
         kind,
         step if isinstance(step, int) else 0,
-        usable_loss(entry.get(loss_key)),
+        None if is_hiding else usable_loss(entry.get(loss_key)),
         Measures(usable_loss(entry.get(f"{prefix}rewards/margins")), _read_accuracy(entry, prefix)),
         eval_set,
     )
@@ -103,6 +111,14 @@ def _log_kind(entry: Mapping[str, Any]) -> tuple[LogKind, str]:
     # the keys of its log sorted.
     sets = [key[5:-8] for key in entry if key.startswith("eval_") and key.endswith("_runtime")]
     return (LogKind.EVALUATION, min(sets)) if sets else (LogKind.OTHER, "")
+
+
+def _hides_nonfinite(entry: Mapping[str, Any]) -> bool:
+    """Tell whether a train log shows NaN or infinity beside a loss that may look well."""
+    signs = [entry.get(key) for key in _READ_SIGNS]
+    count = entry.get("nonfinite_microbatches")
+    is_counted = isinstance(count, int | float) and count > 0
+    return is_counted or any(isinstance(sign, float) and not math.isfinite(sign) for sign in signs)
 
 
 def _read_accuracy(entry: Mapping[str, Any], prefix: str) -> float | None:

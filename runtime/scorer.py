@@ -34,14 +34,18 @@ def observe_log(
 ) -> tuple[ScoreState, Score | None]:
     """Return the state after one log, and the score if it was an evaluation that is scored.
 
-    Of several eval sets the first one seen in a run is scored; the others are for the record.
+    Of several eval sets the first one seen in a run is scored; the others are for the record. A
+    step that was scored last is not scored again: an evaluation may be repeated after a restart.
     """
     if reading.kind is LogKind.TRAIN:
         return observe_train_loss(state, reading.loss, plan), None
     scored_set = reading.eval_set if state.eval_set is None else state.eval_set
     if reading.kind is not LogKind.EVALUATION or reading.eval_set != scored_set:
         return state, None
-    state = replace(state, eval_set=scored_set)
+    # A history without steps reads as step 0 throughout, and every entry of it counts.
+    if reading.step > 0 and reading.step == state.scored_step:
+        return state, None
+    state = replace(state, eval_set=scored_set, scored_step=reading.step)
     return observe_evaluation(state, reading.step, reading.loss, plan, reading.measures)
 
 

@@ -18,7 +18,8 @@ class ScoreState:
     `train_ema` and `last_train_loss` are absent until a usable train loss was logged, `scale` (the
     size of the first usable eval loss) and `loss_ema` until a usable eval loss was seen. `measures`
     are the last usable ones. `eval_set` is the name of the set that is scored: the first one seen.
-    `since_best` counts evaluations after the best one, for early stopping; -1 before the first.
+    `scored_step` is the step of the last evaluation that was scored. `since_best` counts
+    evaluations after the best one, for early stopping; -1 before the first.
     `not_improving` is seed_v1's counter: 0 means the last eval loss fell.
     """
 
@@ -28,6 +29,7 @@ class ScoreState:
     loss_ema: float | None = None
     measures: Measures = NO_MEASURES
     eval_set: str | None = None
+    scored_step: int | None = None
     best_score: float = math.inf
     best_step: int | None = None
     since_best: int = -1

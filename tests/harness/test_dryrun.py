@@ -58,20 +58,20 @@ def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_on
     tamper: Tamper,
 ) -> None:
     script = tamper(
-        "            metrics.setdefault(SCORE_KEY, self.metric)\n",
+        "            metrics.setdefault(SCORE_KEY, self._metric_at(state.global_step))\n",
         "            metrics.pop(SCORE_KEY, None)\n",
     )
 
     problems = dry_run(script)
 
-    assert "dryrun.an evaluation without a loss" in {problem.where for problem in problems}
+    assert "dryrun.a callback that takes the score away" in {problem.where for problem in problems}
     assert "KeyError" in problems[0].what
 
 
 def test_a_hook_that_fails_is_reported_with_its_name(tamper: Tamper) -> None:
     script = tamper(
-        'reading = read_log({**(logs or {}), "step": state.global_step})',
-        "reading = read_log({**logs, 'loss': logs['loss'] + 1})",
+        "        if not logs:\n            return\n",
+        "        logs = dict(logs, loss=logs['loss'] + 1)\n",
     )
 
     problems = dry_run(script)
@@ -91,11 +91,33 @@ def test_a_score_in_the_wrong_direction_is_caught(tamper: Tamper) -> None:
 
 
 def test_a_callback_that_forgets_its_history_on_a_restart_is_caught(tamper: Tamper) -> None:
-    script = tamper(
-        "self.scores, _ = replay_scores(state.log_history, self.plan)", "self.scores = ScoreState()"
-    )
+    script = tamper("                self._fold(read_log(entry))\n", "                _ = entry\n")
 
     assert dry_run(script) != ()
+
+
+def test_a_callback_that_remembers_an_attempt_that_was_given_up_is_caught(tamper: Tamper) -> None:
+    script = tamper("        self._forget()\n        for entry", "        for entry")
+
+    problems = dry_run(script)
+
+    assert any("begun again from nothing" in problem.what for problem in problems)
+
+
+def test_a_second_eval_set_that_hides_the_score_of_the_first_is_caught(tamper: Tamper) -> None:
+    shown = "logs[SCORE_KEY] = self._metric_at(state.global_step)"
+    script = tamper(shown, f'{shown} if "eval_far_loss" not in logs else math.nan')
+
+    assert {problem.where for problem in dry_run(script)} == {"dryrun.two eval sets"}
+
+
+def test_a_score_that_hangs_on_the_rank_is_caught(tamper: Tamper) -> None:
+    shown = "logs[SCORE_KEY] = self._metric_at(state.global_step)"
+    script = tamper(shown, f'{shown} - logs.get("eval_runtime", 0.0)')
+
+    problems = dry_run(script)
+
+    assert any("on another rank" in problem.what for problem in problems)
 
 
 def test_a_save_that_is_not_reported_is_caught(tamper: Tamper) -> None:
