@@ -53,6 +53,12 @@ VALUE = "value = _sum_in_order(components.values())"
 METRIC = "return -score.value if math.isfinite(score.value) else math.nan"
 READ_LOSS = "usable_loss(entry.get(loss_key)),"
 REPLAYED = "state, score = observe_log(state, read_log(entry), plan)\n        scores +="
+EVERY_SET = """    if reading.kind is not LogKind.EVALUATION or reading.eval_set != scored_set:
+        return state, None
+    # A history without steps reads as step 0 throughout, and every entry of it counts.
+    if reading.step > 0 and reading.step == state.scored_step:
+        return state, None
+"""
 NEAR = "score.loss is not None and score.loss <= limit"
 
 # What is robbed, by what change of the script, and the plan that shows it.
@@ -197,8 +203,8 @@ TAMPERED: dict[str, tuple[str, str, str, ScorerPlan]] = {
     ),
     "every eval set is scored": (
         "directed",
-        "if reading.kind is not LogKind.EVALUATION or reading.eval_set != scored_set:",
-        "if reading.kind is not LogKind.EVALUATION:",
+        EVERY_SET,
+        "    if reading.kind is not LogKind.EVALUATION:\n        return state, None\n",
         ROBUST,
     ),
     "a loss is rounded": ("scale_free", VALUE, f"value = round({VALUE[8:]}, 3)", ROBUST),
