@@ -74,8 +74,9 @@ def own_scorer_problems(scorer: ScorerPlan) -> Iterator[Problem]:
         yield Problem(_KEY, what, "the path is looked up from where podproof runs")
     except SyntaxError as error:
         yield Problem(_KEY, f"{scorer.file}:{error.lineno} is not Python: {error.msg}", "mend it")
-    except ValueError as error:
-        yield Problem(_KEY, f"{scorer.file!r} is not text in UTF-8: {error}", "save it as UTF-8")
+    except ValueError as error:  # a NUL in the path or the text, bytes that are no UTF-8
+        way_out = "name a Python file in UTF-8"
+        yield Problem(_KEY, f"{scorer.file!r} is no text of Python: {error}", way_out)
     else:
         yield from _missing_functions(tree, scorer.file)
         yield from _forbidden(tree, scorer.file)

@@ -24,8 +24,10 @@ class Round(NamedTuple):
 
 
 FINITE = st.floats(-1e6, 1e6, allow_nan=False) | st.sampled_from([0.0, 1e-9, 0.5, 2.0, 20.0])
-# Large and small enough to matter, and exact still when multiplied by 2**20 or 2**-20.
-SCALABLE = st.just(0.0) | st.floats(1e-60, 1e60) | st.floats(-1e60, -1e-60)
+# What real runs log; hostile sizes alone would hide what happens between nearby losses.
+USUAL = st.floats(0.1, 5.0) | st.sampled_from([0.5, 0.52, 1.0, 2.0])
+# Exact still when multiplied by 2**20 or 2**-20.
+SCALABLE = USUAL | st.floats(1e-60, 1e60) | st.floats(-1e60, -1e-60)
 SHARE = st.floats(0.0, 1.0) | st.sampled_from([0.0, 0.5, 1.0])
 _HOSTILE: st.SearchStrategy[object] = st.sampled_from(
     [
@@ -53,8 +55,8 @@ def rounds_of(
     return st.lists(one, min_size=1, max_size=most)
 
 
-ANY_ROUNDS = rounds_of(FINITE | _HOSTILE, SHARE | _HOSTILE)
-USABLE_ROUNDS = rounds_of(FINITE, SHARE)
+ANY_ROUNDS = rounds_of(FINITE | _HOSTILE, SHARE | _HOSTILE) | rounds_of(USUAL | _HOSTILE, SHARE)
+USABLE_ROUNDS = rounds_of(FINITE, SHARE) | rounds_of(USUAL, SHARE)
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,23 @@ def subject_of(code: Any, plan: ScorerPlan) -> Subject:
 
 
 def log_of(rounds: Sequence[Round]) -> Log:
-    """Return the rounds as a trainer's log_history, timing keys and final summary included."""
+    """Return the rounds as a trainer's log_history, timing keys and final summary included.
+
+    What is None was not logged.
+    """
     log: Log = []
     for step, each in enumerate(rounds, 1):
         log += [{"loss": loss, "grad_norm": 1.0, "step": step} for loss in each.train]
-        log.append({"eval_loss": each.loss, "eval_runtime": 0.1, "step": step, **_measured(each)})
+        log.append({**_measured(each), "eval_runtime": 0.1, "step": step})
     return [*log, {"train_loss": 1.0, "train_runtime": 1.0, "step": len(rounds)}]
 
 
 def _measured(each: Round) -> dict[str, object]:
-    values = {"eval_rewards/margins": each.margin, "eval_rewards/accuracies": each.accuracy}
+    values = {
+        "eval_loss": each.loss,
+        "eval_rewards/margins": each.margin,
+        "eval_rewards/accuracies": each.accuracy,
+    }
     return {key: value for key, value in values.items() if value is not None}
 
 

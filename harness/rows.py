@@ -8,7 +8,7 @@ from podproof.runtime.advice import selection_notices
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.data import read_data
 from podproof.runtime.errors import PodproofError, Problem
-from podproof.runtime.plan import DataSource
+from podproof.runtime.plan import DataSource, Plan
 
 # Formats the standard library reads; the others need the pod's own packages.
 READABLE_HERE = frozenset({DataSource.JSONL, DataSource.JSON, DataSource.CSV})
@@ -23,9 +23,11 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
     """
     plan = script.run.plan
     if plan.data.source not in READABLE_HERE:
-        return f"{plan.data.source.value} rows are checked on the pod, before training", ()
+        found = f"{plan.data.source.value} rows are checked on the pod, before training"
+        return "; ".join([found, *_advice_unread(plan)]), ()
     if plan.data.path.startswith("/workspace/"):
-        return "rows on the network volume are checked on the pod, before training", ()
+        found = "rows on the network volume are checked on the pod, before training"
+        return "; ".join([found, *_advice_unread(plan)]), ()
     try:
         rows = read_data(plan.data, plan.method, tuple(data_roots))
     except PodproofError as error:
@@ -34,3 +36,10 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
     advice = selection_notices(len(rows.eval), evaluations)
     found = f"{len(rows.train):,} rows to train on, {len(rows.eval):,} to evaluate on"
     return "; ".join([found, *advice]), ()
+
+
+def _advice_unread(plan: Plan) -> tuple[str, ...]:
+    """Return the advice that the config alone allows, for rows nobody has counted yet."""
+    has_max_steps = int(plan.arguments.get("max_steps", -1)) > 0
+    evaluations = arithmetic(plan, 1).evaluations if has_max_steps else None
+    return selection_notices(plan.data.max_eval_rows, evaluations)

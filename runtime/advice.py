@@ -22,9 +22,9 @@ def selection_notices(eval_rows: int | None, evaluations: int | None) -> tuple[s
     if evaluations == 0:
         return ()
     if eval_rows and eval_rows < _ENOUGH_EVAL_ROWS:
-        few = f"{eval_rows} evaluation rows are few to choose a checkpoint by"
-        notices.append(f"{few}: regret 0.127 with 8 rows, 0.076 with 128")
+        few = f"{eval_rows} evaluation rows are few to choose by"
+        notices.append(f"{few} (regret 0.127 with 8, 0.076 with 128)")
     if evaluations and evaluations < _ENOUGH_EVALUATIONS:
         few = f"{evaluations} evaluations are few to choose from"
-        notices.append(f"{few}: regret 0.108 with 5, 0.088 with 20")
+        notices.append(f"{few} (regret 0.108 with 5, 0.088 with 20)")
     return tuple(notices)

@@ -55,6 +55,7 @@ TEXT_KEYS = (
     "data.revision",
     "data.split",
     "adapter.bias",
+    "scorer.file",
     "trainer.lr_scheduler_type",
     "trainer.optim",
     "method.packing_strategy",

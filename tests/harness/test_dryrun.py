@@ -42,8 +42,8 @@ def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_on
     tamper: Tamper,
 ) -> None:
     script = tamper(
-        "        if metrics is not None:\n            metrics.setdefault(",
-        "        if False:\n            metrics.setdefault(",
+        "            metrics.setdefault(SCORE_KEY, self.metric)\n",
+        "            metrics.pop(SCORE_KEY, None)\n",
     )
 
     problems = dry_run(script)
