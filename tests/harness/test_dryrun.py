@@ -42,7 +42,7 @@ def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_on
     tamper: Tamper,
 ) -> None:
     script = tamper(
-        "            metrics.setdefault(SCORE_KEY, self.metric)\n",
+        "            metrics.setdefault(SCORE_KEY, self._metric_at(state.global_step))\n",
         "            metrics.pop(SCORE_KEY, None)\n",
     )
 
