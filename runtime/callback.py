@@ -29,7 +29,6 @@ from podproof.runtime.scores import Score, ScoreState
 from podproof.runtime.stopping import stop_reason
 from podproof.runtime.trend import LossTrend, describe_trend, observe_loss, trend_of
 
-
 # So many train logs are kept before they are folded, in a run that nobody asks for its score.
 CALLBACK_UNREAD_LOGS = 8
 
