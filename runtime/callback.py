@@ -3,7 +3,8 @@
 Rules it keeps, each from measured behaviour of the trainer: an exception in a hook would end the
 run, so every hook is isolated and its failures are counted and reported; `state` is replaced when
 training starts, so it is never kept; evaluation metrics are read in on_log, where they always are;
-the train loss is the last logged one; on a resume the history is rebuilt from
+train logs are kept as they come and folded when somebody asks, which a hook can afford and a cold
+cache would make it pay for; on a resume the history is rebuilt from
 `state.log_history`; no hook touches a file or a socket (the reporter's thread does).
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 from podproof.runtime.events import EventKind
 from podproof.runtime.hooks import IsolatedHooks, isolated
 from podproof.runtime.plan import Objective, ScorerPlan
-from podproof.runtime.readings import LogKind, Reading, read_log
+from podproof.runtime.readings import LogKind, Reading, is_train_log, read_log
 from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import (
     SCORE_KEY,
@@ -26,7 +27,10 @@ from podproof.runtime.scorer import (
 )
 from podproof.runtime.scores import Score, ScoreState
 from podproof.runtime.stopping import stop_reason
-from podproof.runtime.trend import describe_trend, observe_loss, trend_of
+from podproof.runtime.trend import LossTrend, describe_trend, observe_loss, trend_of
+
+# So many train logs are kept before they are folded, in a run that nobody asks for its score.
+CALLBACK_UNREAD_LOGS = 8
 
 
 @dataclass
@@ -54,19 +58,27 @@ class PodCallback(IsolatedHooks):
         self.stop = stop
         self._forget()
 
+    @property
+    def scores(self) -> ScoreState:
+        """Return what the scorer remembers of all logs so far."""
+        self._catch_up()
+        return self._scores
+
+    @property
+    def trend(self) -> LossTrend:
+        """Return the trend of all train logs so far."""
+        self._catch_up()
+        return self._trend
+
     @isolated
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Rebuild score and trend from the log of the run that is resumed, if any.
 
-        The same callback may begin again in one process, after running out of memory. A log that
-        cannot be folded is counted as a failure here as it was when it came, and costs no other.
+        The same callback may begin again in one process, after running out of memory.
         """
         self._forget()
         for entry in state.log_history:
-            try:
-                self._fold(read_log(entry))
-            except Exception as error:
-                self.note_failure("on_train_begin", error, is_told=state.is_world_process_zero)
+            self._fold_kept(entry)
         self._put_books_right(state)
         # A run that was killed on its way out ends again.
         self._stop_if_due(control)
@@ -75,18 +87,25 @@ class PodCallback(IsolatedHooks):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Fold a train log, score an evaluation, and make the final choice at the summary.
+        """Keep a train log, score an evaluation, and make the final choice at the summary.
 
         An evaluation of a step that was scored already, as after a restart, is not scored again.
         """
         if not logs:
             return
+        if is_train_log(logs):
+            # A copy: callbacks after this one may take something out of it.
+            self._unread.append(dict(logs))
+            self._send(state, EventKind.TRAIN_LOG, logs)
+            if self._trend.is_counting:
+                self._stop_if_due(control)
+            elif len(self._unread) >= CALLBACK_UNREAD_LOGS:
+                self._catch_up()
+            return
+        self._catch_up()
         reading = read_log({**logs, "step": state.global_step})
         score = self._fold(reading)
-        if reading.kind is LogKind.TRAIN:
-            self._send(state, EventKind.TRAIN_LOG, logs)
-            self._stop_if_due(control)
-        elif reading.kind is LogKind.EVALUATION:
+        if reading.kind is LogKind.EVALUATION:
             self._show_score(state, logs)
             if score is not None:
                 self._report_score(state, reading, score, logs)
@@ -129,20 +148,33 @@ class PodCallback(IsolatedHooks):
         self._send(state, EventKind.HOOK_COST, self.costs_body())
 
     def _forget(self) -> None:
-        self.scores = ScoreState()
-        self.trend = trend_of(self.plan.trend)
+        self._scores = ScoreState()
+        self._trend = trend_of(self.plan.trend)
+        self._unread: list[Mapping[str, Any]] = []
         self.choice: Score | None = None
         self.stopped_early = False
         # The step that was scored last, and what the trainer compares of it.
         self.scored: tuple[int | None, float] = (None, math.nan)
+
+    def _catch_up(self) -> None:
+        unread, self._unread = self._unread, []
+        for entry in unread:
+            self._fold_kept(entry)
+
+    def _fold_kept(self, entry: Mapping[str, Any]) -> None:
+        """Fold a log of the past; one that cannot be folded is counted, and costs no other."""
+        try:
+            self._fold(read_log(entry))
+        except Exception as error:
+            self.note_failure("on_log", error, is_told=False)
 
     def _fold(self, reading: Reading) -> Score | None:
         """Fold one log, as it comes or from the history; return the score of an evaluation."""
         if reading.kind is LogKind.TRAIN:
             # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
             loss = math.nan if reading.loss is None else reading.loss
-            self.trend = observe_loss(self.trend, loss)
-        self.scores, score = observe_log(self.scores, reading, self.plan)
+            self._trend = observe_loss(self._trend, loss)
+        self._scores, score = observe_log(self._scores, reading, self.plan)
         if score is not None:
             self.scored = (reading.step, trainer_metric(score))
         return score

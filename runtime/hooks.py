@@ -61,7 +61,7 @@ class IsolatedHooks:
     def _send(self, state: Any, kind: EventKind, body: Mapping[str, Any]) -> None:
         """Report on rank 0: every rank folds the same events and decides the same, one speaks."""
         if state.is_world_process_zero:
-            self.report(kind, step=state.global_step, epoch=state.epoch, body=dict(body))
+            self.report(kind, step=state.global_step, epoch=state.epoch, body=body)
 
 
 def isolated(hook: _Hook) -> _Hook:

@@ -83,6 +83,15 @@ def read_log(entry: Mapping[str, Any]) -> Reading:
     )
 
 
+def is_train_log(entry: Mapping[str, Any]) -> bool:
+    """Tell whether a log has a train loss, and is not the summary at the end.
+
+    The summary is not told by "train_runtime": with include_num_input_tokens_seen every train log
+    has that too.
+    """
+    return "loss" in entry and "train_loss" not in entry
+
+
 def usable_loss(value: object) -> float | None:
     """Return a finite number as float; None for anything else, booleans and text included.
 
@@ -100,11 +109,10 @@ def usable_loss(value: object) -> float | None:
 
 def _log_kind(entry: Mapping[str, Any]) -> tuple[LogKind, str]:
     """Return the kind, and for one of several eval sets its name."""
-    # Not "train_runtime": with include_num_input_tokens_seen every train log has that too.
+    if is_train_log(entry):
+        return LogKind.TRAIN, ""
     if "train_loss" in entry:
         return LogKind.SUMMARY, ""
-    if "loss" in entry:
-        return LogKind.TRAIN, ""
     if "eval_loss" in entry:
         return LogKind.EVALUATION, ""
     # An evaluation that lost its loss still has the time it took. min(), since a resumed run finds
@@ -115,10 +123,14 @@ def _log_kind(entry: Mapping[str, Any]) -> tuple[LogKind, str]:
 
 def _hides_nonfinite(entry: Mapping[str, Any]) -> bool:
     """Tell whether a train log shows NaN or infinity beside a loss that may look well."""
-    signs = [entry.get(key) for key in _READ_SIGNS]
     count = entry.get("nonfinite_microbatches")
-    is_counted = isinstance(count, int | float) and count > 0
-    return is_counted or any(isinstance(sign, float) and not math.isfinite(sign) for sign in signs)
+    if isinstance(count, int | float) and count > 0:
+        return True
+    for key in _READ_SIGNS:
+        sign = entry.get(key)
+        if isinstance(sign, float) and not math.isfinite(sign):
+            return True
+    return False
 
 
 def _read_accuracy(entry: Mapping[str, Any], prefix: str) -> float | None:

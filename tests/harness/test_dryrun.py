@@ -91,7 +91,10 @@ def test_a_score_in_the_wrong_direction_is_caught(tamper: Tamper) -> None:
 
 
 def test_a_callback_that_forgets_its_history_on_a_restart_is_caught(tamper: Tamper) -> None:
-    script = tamper("                self._fold(read_log(entry))\n", "                _ = entry\n")
+    script = tamper(
+        "for entry in state.log_history:\n            self._fold_kept",
+        "for entry in ():\n            self._fold_kept",
+    )
 
     assert dry_run(script) != ()
 

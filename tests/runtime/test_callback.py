@@ -134,6 +134,17 @@ def test_an_evaluation_without_an_eval_loss_gets_nan_so_that_the_trainer_goes_on
     assert state.best_global_step == 20
 
 
+def test_each_of_several_eval_sets_gets_the_score_of_the_first_which_alone_is_told() -> None:
+    recorder = Recorder()
+
+    played = play("sft_two_evals", callback_with(recorder))
+
+    told = [body["checkpoint_score"] for body in recorder.bodies(EventKind.EVALUATION)]
+    assert len(told) > 1
+    assert [metrics[SCORE_KEY] for metrics in played.evaluated[::2]] == told
+    assert [metrics[SCORE_KEY] for metrics in played.evaluated[1::2]] == told
+
+
 def test_the_log_that_is_saved_with_a_checkpoint_carries_the_scores() -> None:
     played = play("sft", callback_with())
 

@@ -166,7 +166,7 @@ def test_a_log_that_broke_the_scorer_costs_a_resumed_run_no_other_log() -> None:
     assert math.isnan(broken[SCORE_KEY])
     assert resumed.scores.best_step == lived.scores.best_step == 9
     assert resumed.scores == lived.scores
-    assert [*resumed.failures] == ["on_train_begin raised OverflowError: math range error"]
+    assert [*resumed.failures] == ["on_log raised OverflowError: math range error"]
 
 
 # Several eval sets.
