@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from podproof.compiler.ir import PodScript
+from podproof.compiler.ir import PodScript, Provider
 from podproof.compiler.limits import Size, pack, pack_boot
 from podproof.compiler.wire import wire_form
 
@@ -96,7 +96,10 @@ def _order_env(
 ) -> Iterator[tuple[str, str]]:
     yield "PODPROOF_RUN_ID", run_id
     yield "PODPROOF_MAX_SECONDS", str(math.ceil(script.run.pod.max_hours * 3600))
+    yield "PODPROOF_LIMIT", "time"
     yield "PODPROOF_MAX_RESTARTS", str(script.run.plan.recovery.max_restarts)
+    if script.run.pod.provider is not Provider.LOCAL and script.run.pod.network_volume is None:
+        yield "PODPROOF_VOLUME_ENDS_WITH_POD", "1"
     if report is not None:
         yield "PODPROOF_REPORT_URL", report.url
         yield "PODPROOF_REPORT_TOKEN", report.token

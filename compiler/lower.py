@@ -8,17 +8,20 @@ from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from podproof.compiler.gpu_rules import DEEPSPEED_OURS
 from podproof.compiler.ir import PodSpec, Run
 from podproof.compiler.own_scorer import own_scorer_text
 from podproof.compiler.pins import (
+    DEEPSPEED_PINS,
     GGUF_PINS,
+    HUB_PINS,
     INTEGRATION_PINS,
     JSON_SCHEMA_PINS,
     POD_PINS,
     QLORA_PINS,
 )
 from podproof.compiler.schema import Config, EvalStrategy, plain
-from podproof.runtime.plan import AdapterKind, Plan, ScorerPlan, Validator
+from podproof.runtime.plan import AdapterKind, Plan, PublishTo, ScorerPlan, Validator
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
 # and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
@@ -83,6 +86,11 @@ def _arguments(config: Config) -> dict[str, Any]:
     """Return the keyword arguments of the method's TRL config class, nulls left to its defaults."""
     trainer, method = plain(config.trainer), plain(config.method)
     extra = trainer.pop("extra")
+    if trainer["deepspeed"]:
+        trainer["deepspeed"] = {**trainer["deepspeed"], **dict.fromkeys(DEEPSPEED_OURS, "auto")}
+    for name in ("fsdp", "fsdp_config", "deepspeed"):
+        # False and {} are what the libraries take when nothing is said.
+        trainer[name] = trainer[name] or None
     del method["name"]
     merged = {**trainer, **method, **_schedule(config), "seed": config.seed}
     merged["report_to"] = list(config.report.integrations) or "none"
@@ -108,8 +116,12 @@ def _requirements(config: Config) -> tuple[str, ...]:
     pins = dict(POD_PINS)
     if config.adapter.kind is AdapterKind.QLORA:
         pins |= QLORA_PINS
+    if config.trainer.deepspeed:
+        pins |= DEEPSPEED_PINS
     if config.model.gguf_file is not None:
         pins |= GGUF_PINS
+    if config.publish.to is PublishTo.HUB:
+        pins |= HUB_PINS
     if config.predictions.enabled and Validator.JSON_SCHEMA in config.predictions.validators:
         pins |= JSON_SCHEMA_PINS
     for integration in config.report.integrations:

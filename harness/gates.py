@@ -10,6 +10,7 @@ from pathlib import Path
 
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
+from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
 from podproof.harness.dryrun import failed_dry_runs, scenarios
 from podproof.harness.embedded import embedded
@@ -65,6 +66,7 @@ def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:
 
 GATES: tuple[Gate, ...] = (
     Gate("artefact", Level.STATIC, _artefact),
+    Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),

@@ -69,7 +69,18 @@ class LogLine:
     text: str
 
 
-class PodClient(Protocol):
+class PriceList(Protocol):
+    """What pods cost."""
+
+    def usd_per_h(self, request: PodRequest) -> float | None:
+        """Return what such a pod costs an hour; None when nobody tells, as for CPU pods.
+
+        Where the pod may land in one of two clouds, the dearer. Raises what a PodClient raises.
+        """
+        ...
+
+
+class PodClient(PriceList, Protocol):
     """Someone who rents out pods.
 
     Every method raises AuthenticationFailed when the key is refused, and ProviderUnavailable when

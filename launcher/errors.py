@@ -17,6 +17,13 @@ class NoCapacity(LaunchFailed):
     exit_code = 1
 
 
+class OverBudget(LaunchFailed):
+    """No pod that could be had keeps the budget in money; none was made."""
+
+    error_id = "over-budget"
+    exit_code = 1
+
+
 class AuthenticationFailed(LaunchFailed):
     """The provider refuses our key, or there is none; no pod was made."""
 

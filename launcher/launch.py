@@ -7,20 +7,26 @@ no pod, or one that the next `launch` of the same run id finds by its name.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 
 from podproof.compiler.delivery import ReportTarget
-from podproof.compiler.ir import PodScript, Provider
+from podproof.compiler.ir import PodScript, PodSpec, Provider
 from podproof.harness.verdict import Cleared
+from podproof.launcher.budget import affordable, outer_allowance
 from podproof.launcher.client import PodClient, PodRequest, PodState, named
 from podproof.launcher.delivery import wrap
-from podproof.launcher.errors import LaunchFailed, NoCapacity, ProviderUnavailable
+from podproof.launcher.errors import LaunchFailed, NoCapacity, OverBudget, ProviderUnavailable
 from podproof.launcher.ledger import LaunchLedger
 from podproof.monitor.records import LaunchRecord, LaunchStatus
+from podproof.runtime.deadline import DeadlineLimit
 from podproof.runtime.errors import Problem
 
 LOCAL_VOLUME = "local-volume"
+_CLUSTER_WAY_OUT = (
+    "rent it at RunPod and start the script on each node: docs/how-to/several-gpus.md"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,10 @@ class LaunchOrder:
 
 @dataclass(frozen=True)
 class Launched:
-    """A pod that runs, or is about to run, the script; `is_adopted` when it was there already."""
+    """A pod that runs, or is about to run, the script; `is_adopted` when it was there already.
+
+    At `deadline_unix_s` it must be gone, for want of what `limit` says.
+    """
 
     run_id: str
     pod_id: str
@@ -59,6 +68,7 @@ class Launched:
     is_adopted: bool
     cost_usd_per_h: float | None
     deadline_unix_s: float
+    limit: DeadlineLimit
 
 
 def launch(
@@ -67,28 +77,34 @@ def launch(
     """Return the one pod of this run id, made now or found.
 
     Raises OverLimit before anything is written or sent; NoCapacity when every fallback is out of
-    stock; ProviderUnavailable when a pod may have been made but did not show up, in which case the
-    launch stays open, for `launch` to adopt the pod; LaunchFailed when the run id is spent or
-    belongs to another script.
+    stock, or OverBudget when none keeps pod.max_usd; ProviderUnavailable when a pod may have been
+    made but did not show up, in which case the launch stays open, for `launch` to adopt the pod;
+    LaunchFailed when the run id is spent or belongs to another script, and for a run on
+    several nodes.
     """
     spec = cleared.script.run.pod
+    if spec.node_count > 1:
+        what = f"{spec.node_count} nodes are a cluster, which podproof does not rent"
+        raise LaunchFailed(Problem("pod.node_count", what, _CLUSTER_WAY_OUT))
     requests = pod_requests(cleared.script, order)
     record = _intended(cleared.script, store, order)
     if record.pod_id is not None:
         pod_id, is_adopted = _known_pod(record, record.pod_id, client=client, store=store), True
     else:
-        pod_id, is_adopted = _adopt_or_create(requests, order, client=client, store=store)
+        pod_id, is_adopted = _adopt_or_create(requests, spec, order, client=client, store=store)
     store.record_pod(order.run_id, pod_id, None)
     pod_id, cost_usd_per_h = _only_pod(
         order.run_id, pod_id, client=client, store=store, provider=spec.provider
     )
+    allowance = outer_allowance(spec, cost_usd_per_h, order.patience.margin_s)
     return Launched(
         run_id=order.run_id,
         pod_id=pod_id,
         provider=spec.provider,
         is_adopted=is_adopted,
         cost_usd_per_h=cost_usd_per_h,
-        deadline_unix_s=record.intended_unix_s + spec.max_hours * 3600 + order.patience.margin_s,
+        deadline_unix_s=record.intended_unix_s + allowance.seconds,
+        limit=allowance.limit,
     )
 
 
@@ -163,6 +179,7 @@ def _known_pod(record: LaunchRecord, pod_id: str, *, client: PodClient, store: L
 
 def _adopt_or_create(
     requests: tuple[PodRequest, ...],
+    spec: PodSpec,
     order: LaunchOrder,
     *,
     client: PodClient,
@@ -170,13 +187,15 @@ def _adopt_or_create(
 ) -> tuple[str, bool]:
     """Return the id of the pod of this name, and whether it was there already."""
     refusals: list[Problem] = []
+    is_capacity_wanting = False
     for request in requests:
         pods = named(client.list_pods(), order.run_id)
         if pods:
             return pods[0].pod_id, True
         try:
-            return client.create(request), False
-        except NoCapacity as error:
+            return client.create(affordable(request, spec, client)), False
+        except (NoCapacity, OverBudget) as error:
+            is_capacity_wanting |= isinstance(error, NoCapacity)
             refusals += [replace(problem, where=_place(request)) for problem in error.problems]
         except ProviderUnavailable:
             pod = _late_pod(order, client)
@@ -186,8 +205,9 @@ def _adopt_or_create(
         except LaunchFailed as error:
             store.end_launch(order.run_id, error.error_id)
             raise
-    store.end_launch(order.run_id, NoCapacity.error_id)
-    raise NoCapacity(*refusals)
+    refusal = NoCapacity if is_capacity_wanting else OverBudget
+    store.end_launch(order.run_id, refusal.error_id)
+    raise refusal(*refusals)
 
 
 def _late_pod(order: LaunchOrder, client: PodClient) -> PodState | None:
@@ -217,11 +237,10 @@ def _only_pod(
 
     Two launches at the same moment may have made two; both keep the one with the lowest id.
     """
-    try:
+    pods: tuple[PodState, ...] = ()
+    with suppress(ProviderUnavailable):  # the pod is written down; its price can wait
         pods = named(client.list_pods(), run_id)
-    except ProviderUnavailable:
-        # The pod is written down; its price can wait.
-        return pod_id, None
+        pods = pods or tuple(filter(None, [client.find(pod_id)]))
     if not pods:
         return pod_id, None
     kept = pods[0]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from podproof.launcher.client import LogLine, LogSource, PodRequest, PodState, PodStatus
 from podproof.launcher.errors import LaunchFailed
 
+_USD_PER_GPU_H = 0.5
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -28,6 +30,10 @@ class MemoryPods:
         self.pods: dict[str, PodState] = {}
         self.most_alive = 0
         self._script = deque(script)
+
+    def usd_per_h(self, request: PodRequest) -> float | None:
+        """Return the same price for each GPU; none for a pod without."""
+        return _USD_PER_GPU_H * request.gpu_count if request.gpu else None
 
     def create(self, request: PodRequest) -> str:
         """Make a pod that runs at once, or fail as told."""
@@ -64,7 +70,7 @@ def _running(pod_id: str, request: PodRequest) -> PodState:
         pod_id=pod_id,
         name=request.name,
         status=PodStatus.RUNNING,
-        cost_usd_per_h=0.5 * request.gpu_count,
+        cost_usd_per_h=_USD_PER_GPU_H * request.gpu_count,
         uptime_s=1.0,
         gpu=request.gpu,
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from podproof.compiler.ir import Cloud
 from podproof.compiler.limits import Size, over_hard
 from podproof.launcher.client import LogLine, PodRequest, PodState, PodStatus
 from podproof.launcher.errors import (
@@ -66,6 +67,16 @@ class RunPodSdk:
         self._api_key = api_key
         self._base_url = base_url.rstrip("/")
         self._log_window_s = log_window_s
+
+    def usd_per_h(self, request: PodRequest) -> float | None:
+        """Return the list price, as the port says; RunPod's SDK knows none of CPU pods."""
+        gpu = request.gpu
+        if gpu is None:
+            return None
+        problem = hostile_text("pod.gpu", gpu)
+        if problem is not None:
+            raise OverLimit(problem)
+        return self._call("price", lambda: _list_price(self._sdk.get_gpu(gpu), request))
 
     def create(self, request: PodRequest) -> str:
         """Make a pod, as the port says; refuse with OverLimit what the SDK would garble."""
@@ -211,6 +222,14 @@ def _create_arguments(request: PodRequest) -> dict[str, Any]:
         "support_public_ip": False,
         "start_ssh": False,
     }
+
+
+def _list_price(fields: Mapping[str, Any], request: PodRequest) -> float | None:
+    """Return the price in the request's cloud; RunPod gives null or 0 where it has no such pod."""
+    prices = {Cloud.SECURE: fields["securePrice"], Cloud.COMMUNITY: fields["communityPrice"]}
+    wanted = prices.values() if request.cloud is Cloud.ALL else [prices[request.cloud]]
+    told = [float(price) for price in wanted if price]
+    return request.gpu_count * max(told) if told else None
 
 
 def _pod_state(fields: Mapping[str, Any] | None) -> PodState | None:

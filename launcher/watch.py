@@ -13,6 +13,7 @@ from podproof.launcher.client import PodClient, PodState
 from podproof.launcher.errors import ProviderUnavailable
 from podproof.launcher.launch import Launched, Patience
 from podproof.launcher.ledger import LaunchLedger
+from podproof.runtime.deadline import DeadlineLimit
 from podproof.runtime.errors import Problem
 
 # One answer without the pod may be a hiccup of the provider; two in a row are believed.
@@ -25,6 +26,7 @@ class Outcome(StrEnum):
     ENDED_ITSELF = "the pod ended itself"
     STOPPED = "somebody asked for its end"
     OUT_OF_TIME = "it did not end itself in time"
+    OUT_OF_MONEY = "it had cost as much as it may"
     INTERRUPTED = "the launcher was interrupted"
 
 
@@ -113,7 +115,8 @@ class _Watch:
         if self._store.is_stop_requested(self._launched.run_id):
             self._outcome = Outcome.STOPPED
         elif time.time() >= self._launched.deadline_unix_s:
-            self._outcome = Outcome.OUT_OF_TIME
+            is_money = self._launched.limit is DeadlineLimit.MONEY
+            self._outcome = Outcome.OUT_OF_MONEY if is_money else Outcome.OUT_OF_TIME
         if self._outcome is not Outcome.ENDED_ITSELF:
             # If this fails, the pod is there at the next look, and is asked again.
             with suppress(ProviderUnavailable):

@@ -17,6 +17,7 @@ from podproof.monitor.records import (
     NoticeCount,
     PlanFacts,
     Prediction,
+    Publication,
     RunRecord,
     RunStatus,
     SavedCheckpoint,
@@ -28,6 +29,8 @@ from podproof.runtime.events import Event, EventKind, number_or_none
 
 _Item = TypeVar("_Item")
 _Value = TypeVar("_Value")
+
+_LAST_WORDS = {EventKind.INTERRUPTED, EventKind.OUT_OF_TIME, EventKind.OUT_OF_MONEY}
 
 # Epoch and body of each step.
 MergedSteps = dict[int, tuple[float | None, dict[str, Any]]]
@@ -63,6 +66,7 @@ def fold_run(run_id: str, events: Iterable[Event], launch: LaunchRecord | None) 
         predictions=_newest_predictions(ordered),
         checkpoints=_checkpoints(ordered),
         delivery=_newest(ordered, _delivery),
+        publication=_newest(ordered, _publication),
         ending=_ending(status, last, launch),
         notices=_notices(ordered),
         started_unix_s=_newest(ordered[::-1], _start_time),
@@ -125,7 +129,7 @@ def _status(events: Sequence[Event], launch: LaunchRecord | None) -> tuple[RunSt
     for event in events:
         is_later_boot = ending is None or event.boot > ending.boot
         # The launcher's word that a run was ended comes after whatever the dying pod still said.
-        is_last_word = event.kind is EventKind.INTERRUPTED
+        is_last_word = event.kind in _LAST_WORDS
         if status.is_final or not (is_later_boot or is_last_word):
             continue
         ending = event if event.is_terminal else None
@@ -221,6 +225,13 @@ def _delivery(event: Event) -> Delivery | None:
     files = sorted(digests.items()) if isinstance(digests, Mapping) else []
     step = _whole(event.body, "step")
     return Delivery(path, step, tuple((str(name), str(digest)) for name, digest in files))
+
+
+def _publication(event: Event) -> Publication | None:
+    repo_id, commit, url = (_text(event.body, key) for key in ("repo_id", "commit", "url"))
+    if event.kind is not EventKind.PUBLISHED or repo_id is None or commit is None or url is None:
+        return None
+    return Publication(repo_id, commit, url, _whole(event.body, "step"))
 
 
 def _notices(events: Sequence[Event]) -> tuple[NoticeCount, ...]:

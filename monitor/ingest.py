@@ -85,6 +85,13 @@ def read_record(connection: Connection, run_id: str) -> RunRecord:
     return _record(connection, run_id, EVENTS.c.kind != EventKind.TRAIN_LOG)
 
 
+def read_events(connection: Connection, run_id: str, kinds: Iterable[EventKind]) -> list[Event]:
+    """Return the run's events of these kinds as they happened: by boot, then by number."""
+    is_wanted = EVENTS.c.kind.in_([kind.value for kind in kinds])
+    wanted = select(EVENTS).where(EVENTS.c.job_id == run_id, is_wanted)
+    return _events(connection, wanted.order_by(EVENTS.c.boot, EVENTS.c.seq))
+
+
 def read_launch(connection: Connection, run_id: str) -> LaunchRecord | None:
     """Return the launch of a run, or None if it was not launched from here."""
     found = connection.execute(select(LAUNCHES).where(LAUNCHES.c.run_id == run_id)).one_or_none()

@@ -19,7 +19,7 @@ class LaunchStatus(StrEnum):
 class RunStatus(StrEnum):
     """Where a run stands.
 
-    `intended`: no pod yet. `pending`: a pod, no training yet. The last six are endings; of these
+    `intended`: no pod yet. `pending`: a pod, no training yet. The last eight are endings; of these
     only `preempted` and `failed` can be left, by a later start of the container. `ended`: the pod
     is gone and not one event came here, as with report.sink=none; how it went is not known.
     """
@@ -29,6 +29,8 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
+    OUT_OF_TIME = "out_of_time"
+    OUT_OF_MONEY = "out_of_money"
     INTERRUPTED = "interrupted"
     PREEMPTED = "preempted"
     FAILED = "failed"
@@ -42,7 +44,11 @@ class RunStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Tell whether nothing can change this status."""
-        return self in {RunStatus.DONE, RunStatus.STOPPED_EARLY, RunStatus.INTERRUPTED}
+        return self.is_ending and self not in {
+            RunStatus.PREEMPTED,
+            RunStatus.FAILED,
+            RunStatus.ENDED,
+        }
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,16 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Publication:
+    """Where the delivered weights were published: the hub's repository, its commit, its address."""
+
+    repo_id: str
+    commit: str
+    url: str
+    step: int | None
+
+
+@dataclass(frozen=True)
 class NoticeCount:
     """Something worth knowing that did not stop the run, and how often it happened."""
 
@@ -183,6 +199,7 @@ class RunRecord:
     predictions: tuple[Prediction, ...] = ()
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     delivery: Delivery | None = None
+    publication: Publication | None = None
     ending: Ending | None = None
     notices: tuple[NoticeCount, ...] = ()
     started_unix_s: float | None = None

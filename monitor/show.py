@@ -30,6 +30,8 @@ _STYLES = {
     RunStatus.RUNNING: "cyan",
     RunStatus.DONE: "green",
     RunStatus.STOPPED_EARLY: "green",
+    RunStatus.OUT_OF_TIME: "yellow",
+    RunStatus.OUT_OF_MONEY: "yellow",
     RunStatus.INTERRUPTED: "yellow",
     RunStatus.PREEMPTED: "yellow",
     RunStatus.FAILED: "red",
@@ -124,6 +126,7 @@ def _facts(record: RunRecord, now_unix_s: float | None) -> Iterator[tuple[str, T
     yield "stopped", _text((ending.reason if ending else None) or "")
     yield "chosen", _text(_chosen(record))
     yield "weights", _text(record.delivery.path if record.delivery else "")
+    yield "published", _text(record.publication.url if record.publication else "")
     yield "output", _text((launch.output_path if launch else None) or record.output or "")
     yield "log", _text((launch.log_path if launch else None) or "")
 

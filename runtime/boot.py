@@ -5,11 +5,14 @@ nothing but Python 3.8 and its standard library. A pod restarts a command that e
 bills for it; so this program never just exits. It leaves in one of two ways: it was told to stop,
 or it asked for the end of its own pod and was ended.
 
+Whatever goes wrong in here, a full volume or a damaged file included, leads to the second. Nothing
+is done before the start is counted on the volume: one that is killed in the middle was one of few.
+
 In the run's folder on the volume:
+    boots           the starts so far, one line each with its time in Unix seconds
+    started         the first start in Unix seconds; restarts do not extend the run's time
     pod_script.py   the script, its sha256 checked
     log.txt         everything the script printed, and what is said here
-    started         the first start in Unix seconds; restarts do not extend the run's time
-    boots           the starts so far
     over            the exit code after which no restart can help
 """
 
@@ -32,10 +35,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-# Done, a bad plan, bad data, nothing to deliver: the same script would end the same way again.
-CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4})
+# Done, a bad plan, bad data, nothing to deliver, no memory or disk, out of time or money, not
+# published after all tries: the same script would end the same way again.
+CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4, 5, 6, 7})
 TOLD_TO_STOP = 143  # what a command that obeyed SIGTERM exits with
-GRACE_S = 60.0  # from SIGTERM to SIGKILL at the deadline: time to save one checkpoint
+GRACE_S = 60.0  # from SIGTERM to SIGKILL at the deadline: time to save, or to deliver what there is
 LAST_SEQ = 2**31 - 1  # the number of our one event in a boot, behind all of the script's
 
 
@@ -47,36 +51,43 @@ def main(environ: Mapping[str, str]) -> int:
     try:
         last_words = run_to_the_end(environ, child)
     except Exception as error:  # a pod that cannot run its script must not go on costing money
-        last_words = f"the pod could not run its script: {type(error).__name__}: {error}"
+        what = f"the pod could not run its script: {type(error).__name__}: {error}"
+        last_words = failed(what, child.boot)
     if child.is_told_to_stop:
         return TOLD_TO_STOP
     if last_words:
-        report_failure(environ, last_words, child.log)
+        report_ending(environ, last_words, child.log)
     end_pod(environ, child.log)
     return 0
 
 
-def run_to_the_end(environ: Mapping[str, str], child: Child) -> str:
-    """Start the script until it is over or told to stop; return why it is given up, if it is."""
+def run_to_the_end(environ: Mapping[str, str], child: Child) -> Mapping[str, Any]:
+    """Start the script until it is over or told to stop; return how the run ends, if not by it."""
     orders = Orders(environ)
-    child.log.streams.append((orders.folder / "log.txt").open("ab", buffering=0))
-    write_whole(orders.folder / "pod_script.py", unpack_script(environ))
     while not (orders.folder / "over").exists():
-        boot = orders.count_boot()
+        boot = child.boot = orders.count_boot()
         if boot > 1 + orders.max_restarts:
-            return f"gave up after {orders.max_restarts} restarts"
+            return failed(f"gave up after {orders.max_restarts} restarts", boot)
         if orders.seconds_left() <= 0:
-            return f"out of time after {orders.max_seconds:.0f} s"
+            reason = f"out of {orders.limit} after {orders.max_seconds:.0f} s"
+            return {"kind": f"out_of_{orders.limit}", "body": {"reason": reason}, "boot": boot}
+        child.log.keep_in(orders.folder / "log.txt")
         child.log.say(f"start {boot} of at most {1 + orders.max_restarts}")
+        put_whole(orders.folder / "pod_script.py", unpack_script(environ))
         code = child.run(script_command(environ), orders.script_environ(environ, boot), orders)
         child.log.say(f"the script ended with exit code {code}")
         if code in CODES_WITHOUT_RESTART:
-            write_whole(orders.folder / "over", str(code))
+            put_whole(orders.folder / "over", str(code))
         elif child.is_told_to_stop:
             break
         else:
             time.sleep(orders.pause_s * boot)
-    return ""
+    return {}
+
+
+def failed(error: str, boot: int) -> Mapping[str, Any]:
+    """Return what is special in the event that says what went wrong."""
+    return {"kind": "failed", "body": {"error": error, "problems": []}, "boot": boot}
 
 
 def unpack_script(environ: Mapping[str, str]) -> str:
@@ -113,21 +124,36 @@ class Orders:
         self.folder = run_folder(environ)
         self.max_seconds = float(environ["PODPROOF_MAX_SECONDS"])
         self.max_restarts = int(environ["PODPROOF_MAX_RESTARTS"])
+        self.limit = environ.get("PODPROOF_LIMIT", "time")
         self.pause_s = first_pause_s(environ)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def seconds_left(self) -> float:
-        """Return the time left, counted from the first start of all."""
+        """Return the time left, counted from the first start of all.
+
+        A clock that was set back gives no more than there was at first.
+        """
         started = self.folder / "started"
         if not started.exists():
-            write_whole(started, str(time.time()))
-        return float(started.read_text()) + self.max_seconds - time.time()
+            put_whole(started, str(time.time()))
+        try:
+            first_s = float(started.read_text())
+        except ValueError:
+            first_s = started.stat().st_mtime
+        return min(self.max_seconds, first_s + self.max_seconds - time.time())
 
     def count_boot(self) -> int:
-        """Count one more start of the script; the first is 1."""
-        boot = 1 + boots_so_far(self.folder)
-        write_whole(self.folder / "boots", str(boot))
-        return boot
+        """Count one more start of the script; the first is 1.
+
+        A line more, since that fits on a full volume where a new file does not.
+        """
+        line = f"{time.time():.0f}\n".encode()
+        with (self.folder / "boots").open("a+b", buffering=0) as boots:
+            if boots.write(line) != len(line):
+                raise OSError("the volume is full: this start cannot be counted")
+            os.fsync(boots.fileno())
+            boots.seek(0)
+            return boots.read().count(b"\n")
 
     def script_environ(self, environ: Mapping[str, str], boot: int) -> dict[str, str]:
         """Return what the script sees: not its own text again, nor the key to the pod."""
@@ -138,6 +164,7 @@ class Orders:
             "PYTHONUNBUFFERED": "1",
             **kept,
             "PODPROOF_BOOT": str(boot),
+            "PODPROOF_DEADLINE_UNIX_S": f"{time.time() + self.seconds_left():.3f}",
             "PODPROOF_OUTPUT": str(self.folder / "output"),
             "PODPROOF_DATA": str(self.folder / "data"),
         }
@@ -148,6 +175,16 @@ class Log:
 
     def __init__(self) -> None:
         self.streams: list[IO[bytes]] = [sys.stdout.buffer]
+        self.kept_in: Path | None = None
+
+    def keep_in(self, path: Path) -> None:
+        """Write to this file too, from now on; a volume without room is no reason to stop."""
+        if self.kept_in is None:
+            try:
+                self.streams.append(path.open("ab", buffering=0))
+                self.kept_in = path
+            except OSError as error:
+                self.say(f"no log on the volume: {error}")
 
     def write(self, output: bytes) -> None:
         """Write everywhere; a full volume or a closed terminal must not stop a training."""
@@ -176,17 +213,21 @@ class Child:
         self.log = log
         self.grace_s = grace_s
         self.process: subprocess.Popen[bytes] | None = None
+        self.boot = 1
+        self.is_starting = False
         self.is_told_to_stop = False
 
     def stop(self, _signal: int, _frame: FrameType | None) -> None:
         """Pass SIGTERM or SIGINT on as SIGTERM; leave at once when no script is running."""
         self.is_told_to_stop = True
-        if self.process is None:
+        if self.process is not None:
+            self.process.terminate()
+        elif not self.is_starting:
             raise SystemExit(TOLD_TO_STOP)
-        self.process.terminate()
 
     def run(self, command: list[str], environ: Mapping[str, str], orders: Orders) -> int:
         """Run a command and return its exit code; out of time, ask it to stop, then make it."""
+        limit_s, self.is_starting = orders.seconds_left(), True
         process = subprocess.Popen(
             command,
             env=environ,
@@ -194,11 +235,13 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        self.process = process
+        self.process, self.is_starting = process, False
+        if self.is_told_to_stop:  # between these two lines
+            process.terminate()
         reader = threading.Thread(target=self.log.copy, args=(process.stdout,), daemon=True)
         reader.start()
         try:
-            return self._wait(process, orders.seconds_left())
+            return self._wait(process, limit_s)
         finally:
             self.process = None
             reader.join(5)  # not for ever: a worker that outlives the script keeps the pipe open
@@ -216,52 +259,62 @@ class Child:
             return process.wait()
 
 
-def report_failure(environ: Mapping[str, str], what: str, log: Log) -> None:
-    """Send one `failed` event, three tries at most; a launcher without a sink hears nothing."""
-    log.say(what)
+def report_ending(environ: Mapping[str, str], words: Mapping[str, Any], log: Log) -> None:
+    """Send one last event, three tries at most; a launcher without a sink hears nothing."""
+    log.say(words["body"].get("error") or words["body"]["reason"])
     if not {"PODPROOF_REPORT_URL", "PODPROOF_RUN_ID"} <= environ.keys():
         return
-    url, token = environ["PODPROOF_REPORT_URL"], environ.get("PODPROOF_REPORT_TOKEN", "")
-    batch = {"job_id": environ["PODPROOF_RUN_ID"], "events": [failed_event(environ, what)]}
-    request = authorised("POST", f"{url}/rpc/ingest_events", token, batch)
-    for pause_s in itertools.islice(pauses_s(environ), 3):
-        if answer(request, log) is not None:
-            return
-        time.sleep(pause_s)
+    try:
+        url, token = environ["PODPROOF_REPORT_URL"], environ.get("PODPROOF_REPORT_TOKEN", "")
+        batch = {"job_id": environ["PODPROOF_RUN_ID"], "events": [last_event(environ, words)]}
+        request = authorised("POST", f"{url}/rpc/ingest_events", token, batch)
+        for pause_s in itertools.islice(pauses_s(environ), 3):
+            if answer(request, log) is not None:
+                return
+            time.sleep(pause_s)
+    except Exception as error:  # nobody hears of it, and the pod still has to end
+        log.say(f"cannot report: {type(error).__name__}")
 
 
-def failed_event(environ: Mapping[str, str], what: str) -> dict[str, Any]:
+def last_event(environ: Mapping[str, str], words: Mapping[str, Any]) -> dict[str, Any]:
     """Return the event; its number is one that no script counts up to."""
-    run_id, boot = environ["PODPROOF_RUN_ID"], boots_so_far(run_folder(environ))
+    run_id = environ["PODPROOF_RUN_ID"]
     return {
-        "event_id": f"{run_id}-{boot}-{LAST_SEQ}",
+        "event_id": f"{run_id}-{words['boot']}-{LAST_SEQ}",
         "run_id": run_id,
-        "boot": boot,
         "seq": LAST_SEQ,
-        "kind": "failed",
         "time_unix_s": time.time(),
         "step": None,
         "epoch": None,
-        "body": {"error": what, "problems": []},
+        **words,
     }
 
 
 def end_pod(environ: Mapping[str, str], log: Log) -> None:
     """Ask for the end of this pod, by every way there is, for as long as we are here to ask."""
-    pod_id, key = environ.get("RUNPOD_POD_ID"), environ.get("RUNPOD_API_KEY", "")
+    pod_id = environ.get("RUNPOD_POD_ID")
     if not pod_id:
         log.say("this is no pod: nothing to end")
         return
-    url = environ.get("RUNPOD_API_BASE_URL", "https://api.runpod.io")
-    mutation = f"mutation {{ podTerminate(input: {{ podId: {json.dumps(pod_id)} }}) }}"
-    by_graphql = authorised("POST", f"{url}/graphql", key, {"query": mutation})
-    by_rest = authorised("DELETE", f"{url}/v2/pods/{pod_id}", key)
     for pause_s in pauses_s(environ):
         log.say("asking for the end of this pod")
-        reply = answer(by_graphql, log)
-        if (reply is None or b'"errors"' in reply) and answer(by_rest, log) is None:
-            by_runpodctl(pod_id)
+        try:
+            ask_for_the_end(environ, pod_id, log)
+        except Exception as error:  # if we left now, the container would start again
+            log.say(f"cannot ask: {type(error).__name__}")
         time.sleep(pause_s)
+
+
+def ask_for_the_end(environ: Mapping[str, str], pod_id: str, log: Log) -> None:
+    """Ask once: by GraphQL, else by REST, else by RunPod's own tool."""
+    key = environ.get("RUNPOD_API_KEY", "")
+    url = environ.get("RUNPOD_API_BASE_URL", "https://api.runpod.io")
+    mutation = f"mutation {{ podTerminate(input: {{ podId: {json.dumps(pod_id)} }}) }}"
+    reply = answer(authorised("POST", f"{url}/graphql", key, {"query": mutation}), log)
+    if reply is not None and b'"errors"' not in reply:
+        return
+    if answer(authorised("DELETE", f"{url}/v2/pods/{pod_id}", key), log) is None:
+        by_runpodctl(pod_id)
 
 
 def by_runpodctl(pod_id: str) -> None:
@@ -301,7 +354,10 @@ def pauses_s(environ: Mapping[str, str]) -> Iterator[float]:
 
 def first_pause_s(environ: Mapping[str, str]) -> float:
     """Return the shortest wait between two tries; an image may set it, tests do."""
-    return float(environ.get("PODPROOF_PAUSE_SECONDS", "5"))
+    try:
+        return float(environ["PODPROOF_PAUSE_SECONDS"])
+    except (KeyError, ValueError):
+        return 5.0
 
 
 def run_folder(environ: Mapping[str, str]) -> Path:
@@ -309,16 +365,13 @@ def run_folder(environ: Mapping[str, str]) -> Path:
     return Path(environ.get("PODPROOF_VOLUME", "/workspace"), environ["PODPROOF_RUN_ID"])
 
 
-def boots_so_far(folder: Path) -> int:
-    """Return how often the script was started before."""
-    boots = folder / "boots"
-    return int(boots.read_text()) if boots.exists() else 0
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all."""
+def put_whole(path: Path, text: str) -> None:
+    """Have this text in the file, which is there whole or not at all; write only what is new."""
+    content = text.encode()
+    if path.exists() and path.read_bytes() == content:
+        return
     draft = path.with_name(f"{path.name}.tmp")
-    draft.write_text(text, encoding="utf-8")
+    draft.write_bytes(content)
     draft.replace(path)
 
 

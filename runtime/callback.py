@@ -35,9 +35,14 @@ CALLBACK_UNREAD_LOGS = 8
 
 @dataclass
 class StopRequest:
-    """Set by a signal handler, read by the callback at the next step."""
+    """Set by a signal handler, read by the trainer at the end of each step.
+
+    While `is_awaited` a signal only leaves its name; at all other times there is nothing to save,
+    and it ends the run at once.
+    """
 
     reason: str | None = None
+    is_awaited: bool = False
 
 
 class PodCallback(IsolatedHooks):

@@ -1,8 +1,9 @@
-"""Checkpoints on disk: which can be resumed from, and how the chosen one is delivered.
+"""Checkpoints on disk: which can be resumed from, and which one is the chosen one.
 
 The trainer writes straight into checkpoint-N, so a kill can leave anything there, and resuming
 from a damaged one either ends the run or, with the optimizer or scheduler missing, silently
-restarts the learning-rate schedule. So a checkpoint is looked at before it is used.
+restarts the learning-rate schedule. So a checkpoint is looked at before it is used. A sealed one
+has a manifest, the size and sha256 of each of its files, and is compared with it byte for byte.
 """
 
 import hashlib
@@ -11,17 +12,25 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from podproof.runtime.errors import NoUsableCheckpoint, Problem
 
-WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
+MANIFEST_FILE = "podproof.json"
+# Under this name the trainer's state says of which run it is, and what a resumed run must make up.
+CHECKPOINT_RECORD = "podproof"
 
-# What a resumed trainer needs, and a user of the weights does not.
-_TRAINING_STATE = re.compile(
-    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
+# What a silent restart would lack: one of each. Adam's state is optimizer.bin under FSDP; DeepSpeed
+# writes `latest` when its own folder, which holds it, is whole.
+_RESUME_FILES = (
+    ("trainer_state.json",),
+    ("optimizer.pt", "optimizer.bin", "latest"),
+    ("scheduler.pt",),
 )
+
+WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
 
 
 def list_checkpoints(output: Path) -> tuple[Path, ...]:
@@ -40,17 +49,18 @@ def checkpoint_damage(path: Path) -> str | None:
     """Say why a run cannot be resumed from this checkpoint; None when nothing speaks against it.
 
     Checked are the files a silent restart would lack, that the trainer's state parses, that what
-    torch saved has the directory that it writes last, and the weights as in `weights_damage`.
+    torch saved has the directory that it writes last, the weights as in `weights_damage`, and the
+    bytes as in `manifest_damage`.
     """
-    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt"):
-        if not (path / name).is_file() or (path / name).stat().st_size == 0:
-            return f"{name} is missing or empty"
+    for names in _RESUME_FILES:
+        if not any((path / name).is_file() and (path / name).stat().st_size for name in names):
+            return f"{names[0]} is missing or empty"
     if not isinstance(_checkpoint_json(path / "trainer_state.json"), dict):
         return "trainer_state.json is broken"
-    for saved in sorted((*path.glob("*.pt"), *path.glob("*.pth"))):
+    for saved in sorted(item for item in path.iterdir() if item.suffix in {".pt", ".pth", ".bin"}):
         if not zipfile.is_zipfile(saved):
             return f"{saved.name} is cut short"
-    return weights_damage(path)
+    return weights_damage(path) or manifest_damage(path)
 
 
 def weights_damage(path: Path) -> str | None:
@@ -71,96 +81,117 @@ def weights_damage(path: Path) -> str | None:
     return next(filter(None, map(_safetensors_damage, sorted(path.glob("*.safetensors")))), None)
 
 
-def newest_usable_checkpoint(output: Path) -> tuple[Path | None, tuple[str, ...]]:
-    """Return the newest undamaged checkpoint, moving damaged newer ones out of the way.
+def write_manifest(checkpoint: Path) -> None:
+    """Seal a checkpoint: write down the size and sha256 of each file, whole or not at all."""
+    files = {
+        str(path.relative_to(checkpoint)): [path.stat().st_size, file_sha256(path)]
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and not path.name.startswith(MANIFEST_FILE)
+    }
+    draft = checkpoint / f"{MANIFEST_FILE}.tmp"
+    draft.write_text(json.dumps({"files": files}))
+    draft.replace(checkpoint / MANIFEST_FILE)
 
-    The second value says, for each one moved to `output/quarantine`, what was wrong with it.
-    Moving matters: the trainer's own rotation and best-model search count every folder they see.
+
+def manifest_damage(checkpoint: Path) -> str | None:
+    """Say which file is not what it was when the checkpoint was sealed; None: all are, or no seal.
+
+    Files that came later are not looked at.
+    """
+    manifest = checkpoint / MANIFEST_FILE
+    if not manifest.is_file():
+        return None
+    content = _checkpoint_json(manifest)
+    files = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        return f"{MANIFEST_FILE} is broken"
+    for name, wanted in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if [path.stat().st_size, file_sha256(path)] != wanted:
+            return f"{name} is not what was saved"
+    return None
+
+
+def newest_usable_checkpoint(output: Path, config: str) -> tuple[Path | None, tuple[str, ...]]:
+    """Return the newest undamaged checkpoint of the run of that config hash.
+
+    Damaged newer ones, and those of another run, are moved to `output/quarantine`; the second
+    value says for each what was wrong with it, and whether the one returned has no seal. Moving
+    matters: the trainer's own rotation and best-model search count every folder they see.
     """
     notices: list[str] = []
+    usable = None
     for path in reversed(list_checkpoints(output)):
-        damage = checkpoint_damage(path)
-        if damage is None:
-            return path, tuple(notices)
-        _quarantine(path)
-        notices.append(f"{path.name} set aside: {damage}")
-    return None, tuple(notices)
+        fault = _checkpoint_gap(path, usable) if usable else checkpoint_damage(path)
+        if fault is None and checkpoint_owner(path) != config:
+            fault = "it is not of this run"
+        if fault is not None:
+            notices.append(quarantine(path, fault))
+        elif usable is None:
+            usable = path
+    if usable is not None and not (usable / MANIFEST_FILE).is_file():
+        notices.append(f"{usable.name} has no manifest: whole by its structure, bytes unverified")
+    return usable, tuple(notices)
 
 
-def chosen_checkpoint(output: Path, step: int | None) -> Path:
-    """Return the folder of the checkpoint chosen at `step`, or the last one if None was scored.
+def _checkpoint_gap(path: Path, whole: Path) -> str | None:
+    """Say which file of a whole checkpoint of the same run is not in `path`; None if all are.
 
-    Raise NoUsableCheckpoint when it is not there.
+    The trainer removes old checkpoints file by file, the manifest among them, and a kill can leave
+    anything of one: all that is needed to go on, and no tokenizer to deliver.
     """
-    if step is not None:
-        path = output / f"checkpoint-{step}"
+    names, wanted = ({file.name for file in each.iterdir()} for each in (path, whole))
+    lacking = {name for name in wanted - names if not name.startswith(MANIFEST_FILE)}
+    return f"{min(lacking)} is missing" if lacking else None
+
+
+def checkpoint_owner(path: Path) -> str | None:
+    """Return the config hash of the run that saved a checkpoint; None when it does not say."""
+    state = path / "trainer_state.json"
+    fields = _checkpoint_json(state) if state.is_file() else None
+    callbacks = fields.get("stateful_callbacks") if isinstance(fields, dict) else None
+    record = callbacks.get(CHECKPOINT_RECORD) if isinstance(callbacks, dict) else None
+    return record.get("config_sha256") if isinstance(record, dict) else None
+
+
+def quarantine(path: Path, fault: str) -> str:
+    """Move a checkpoint to `quarantine` beside it; return a notice that says why."""
+    place = path.parent / "quarantine"
+    place.mkdir(exist_ok=True)
+    target = place / path.name
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(path, target)
+    return f"{path.name} set aside: {fault}"
+
+
+def chosen_checkpoint(output: Path, steps: Sequence[int]) -> tuple[Path, tuple[str, ...]]:
+    """Return the first sound checkpoint of `steps`, best first; the newest sound one of no steps.
+
+    The second value names those passed over, and why; damaged ones are moved to `quarantine`.
+    Raise NoUsableCheckpoint when none is left.
+    """
+    paths = [output / f"checkpoint-{step}" for step in steps] or list_checkpoints(output)[::-1]
+    notices: list[str] = []
+    for path in paths:
+        damage = "it is not on disk"
         if path.is_dir():
-            return path
-        raise NoUsableCheckpoint(
-            Problem(
-                str(path), "the best checkpoint is not on disk", "raise trainer.save_total_limit"
-            )
-        )
-    checkpoints = list_checkpoints(output)
-    if not checkpoints:
-        raise NoUsableCheckpoint(Problem(str(output), "no checkpoint was saved"))
-    return checkpoints[-1]
-
-
-def deliver(checkpoint: Path, destination: Path) -> dict[str, str]:
-    """Copy a checkpoint's weights, tokenizer and configs; return each file's sha256.
-
-    The copy is made beside `destination`, read back, and moved into place in one step, so a
-    `destination` that exists is always whole. Raise NoUsableCheckpoint if the weights cannot be
-    loaded, or if a copy differs.
-    """
-    damage = weights_damage(checkpoint)
-    if damage is not None:
-        way_out = "an earlier checkpoint may be whole; look into the run's output"
-        raise NoUsableCheckpoint(Problem(str(checkpoint), damage, way_out))
-    files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
-    unfinished = destination.with_name(destination.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    digests = {}
-    for path in files:
-        shutil.copyfile(path, unfinished / path.name)
-        digests[path.name] = file_sha256(path)
-        if file_sha256(unfinished / path.name) != digests[path.name]:
-            raise NoUsableCheckpoint(
-                Problem(str(path), "the delivered copy differs", "check the disk")
-            )
-    _put_in_place(unfinished, destination)
-    return digests
+            damage = weights_damage(path) or manifest_damage(path) or ""
+            if not damage:
+                return path, tuple(notices)
+            quarantine(path, damage)
+        notices.append(f"{path.name} passed over, the next best is delivered: {damage}")
+    way_out = "raise trainer.save_total_limit; look into the run's output and its quarantine"
+    if not notices:
+        notices = ["no checkpoint was saved"]
+    raise NoUsableCheckpoint(*(Problem(str(output), what, way_out) for what in notices))
 
 
 def file_sha256(path: Path) -> str:
     """Return the hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_delivered(path: Path) -> bool:
-    return path.is_file() and not _TRAINING_STATE.fullmatch(path.name)
-
-
-def _put_in_place(unfinished: Path, destination: Path) -> None:
-    # A folder cannot replace one that holds files, and emptying that one takes time in which it
-    # would exist and not be whole. So the old one steps aside by its name first.
-    former = destination.with_name(destination.name + ".former")
-    shutil.rmtree(former, ignore_errors=True)
-    if destination.exists():
-        os.replace(destination, former)
-    os.replace(unfinished, destination)
-    shutil.rmtree(former, ignore_errors=True)
-
-
-def _quarantine(path: Path) -> None:
-    place = path.parent / "quarantine"
-    place.mkdir(exist_ok=True)
-    target = place / path.name
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(path, target)
 
 
 _LENGTH_BYTES = 8

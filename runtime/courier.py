@@ -1,18 +1,20 @@
 """Carry events to the collector: one POST a batch, and a judgement of the answer.
 
-Only a collector's own words count as delivered. Everything a broken network, a proxy or a login
-page can do means "try again"; only a refusal of the token or of the events means anything else.
+Only a collector's own words count, for a delivery as for a refusal. Everything a broken network, a
+proxy or a login page can do means "try again".
 """
 
 import email.utils
 import http.client
 import json
+import socket
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from email.message import Message
 from enum import Enum, auto
 from typing import Any
 
@@ -24,14 +26,17 @@ _COURIER_REPLY_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class ReportEndpoint:
-    """Where events go; `timeout_s` is the longest silence of the other side in one request.
+    """Where events go.
 
-    The collector wants a token; a sink of the user's own may do without.
+    In one request the other side may be silent for `timeout_s`, and take `total_s` in all: one
+    that sends a byte now and then would otherwise keep us for days. The collector wants a token;
+    a sink of the user's own may do without.
     """
 
     url: str
     token: str | None = field(default=None, repr=False)
     timeout_s: float = 10.0
+    total_s: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse, before any training, what no request could ever carry; never show the token."""
@@ -87,6 +92,51 @@ class _CourierStaysPut(urllib.request.HTTPRedirectHandler):
         """Refuse, so that the redirect counts as an error of the server."""
 
 
+class _CourierDoor(urllib.request.AbstractHTTPHandler):
+    """Open connections, and remember the last one's socket, so that it can be cut."""
+
+    handler_order = 400  # before urllib's own
+    http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.socket: socket.socket | None = None
+
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an http address."""
+        return self.do_open(self._remembering(http.client.HTTPConnection), request)
+
+    def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        """Open an https address."""
+        return self.do_open(self._remembering(http.client.HTTPSConnection), request)
+
+    @contextmanager
+    def cut_after(self, seconds: float) -> Iterator[None]:
+        """Cut, after so long, what is opened inside `with`; whoever reads from it sees its end."""
+        timer = threading.Timer(seconds, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _cut(self) -> None:
+        with suppress(OSError):  # it may be closed by now
+            if self.socket is not None:
+                self.socket.shutdown(socket.SHUT_RDWR)
+
+    def _remembering(self, kind: type[http.client.HTTPConnection]) -> Any:
+        door = self
+
+        class Remembering(kind):  # type: ignore[misc, valid-type]  # http or https, by the address
+            def connect(self) -> None:
+                super().connect()
+                door.socket = self.sock
+
+        return Remembering
+
+
 class EventCourier:
     """Carries events to one collector; holds no connection between two posts."""
 
@@ -94,23 +144,30 @@ class EventCourier:
         self._endpoint = endpoint
         self._clock = clock
         self._address = endpoint.url.rstrip("/") + "/rpc/ingest_events"
-        handlers: list[urllib.request.BaseHandler] = [_CourierStaysPut()]
+        self._door = _CourierDoor()
+        handlers: list[urllib.request.BaseHandler] = [self._door, _CourierStaysPut()]
         if urllib.parse.urlsplit(endpoint.url).hostname in {"127.0.0.1", "localhost", "::1"}:
             handlers.append(urllib.request.ProxyHandler({}))  # no proxy can reach our own machine
         self._opener = urllib.request.build_opener(*handlers)
 
     def post(self, run_id: str, events: Sequence[Mapping[str, Any]]) -> CourierReply:
         """Send the events once and judge the answer; never raise for what the network does."""
+        request = self._request(run_id, events)
         try:
-            with self._opener.open(
-                self._request(run_id, events), timeout=self._endpoint.timeout_s
-            ) as response:
-                return _courier_reply_to_success(response)
-        except urllib.error.HTTPError as error:
-            with error:
-                return self._reply_to_error(error.code, error.headers)
+            with self._door.cut_after(self._endpoint.total_s):
+                return self._judge(request)
         except (OSError, http.client.HTTPException, ValueError):
             return CourierReply(CourierOutcome.TRY_AGAIN)
+
+    def _judge(self, request: urllib.request.Request) -> CourierReply:
+        try:
+            with self._opener.open(request, timeout=self._endpoint.timeout_s) as response:
+                is_taken = isinstance(_courier_words(response).get("accepted"), int)
+                outcome = CourierOutcome.ACCEPTED if is_taken else CourierOutcome.TRY_AGAIN
+                return CourierReply(outcome, response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return self._reply_to_error(error)
 
     def _request(self, run_id: str, events: Sequence[Mapping[str, Any]]) -> urllib.request.Request:
         body = json.dumps({"job_id": run_id, "events": list(events)}, allow_nan=False)
@@ -121,14 +178,18 @@ class EventCourier:
             self._address, data=body.encode("ascii"), headers=headers, method="POST"
         )
 
-    def _reply_to_error(self, status: int, headers: Message) -> CourierReply:
+    def _reply_to_error(self, error: urllib.error.HTTPError) -> CourierReply:
+        status = error.code
         match status:
             case 401 | 403:
                 return CourierReply(CourierOutcome.TOKEN_REFUSED, status)
-            case 400 | 413 | 422:
+            case 413:  # by whomever: the batch can be halved
+                return CourierReply(CourierOutcome.EVENTS_REFUSED, status)
+            case 400 | 422 if _courier_words(error):
                 return CourierReply(CourierOutcome.EVENTS_REFUSED, status)
             case 429 | 503:
-                wait_s = courier_retry_after_s(headers.get("Retry-After", ""), self._clock())
+                header = error.headers.get("Retry-After", "")
+                wait_s = courier_retry_after_s(header, self._clock())
                 return CourierReply(CourierOutcome.TRY_AGAIN, status, wait_s)
             case _:  # 404 and redirects too: a collector behind a proxy may not be up yet
                 return CourierReply(CourierOutcome.TRY_AGAIN, status)
@@ -150,9 +211,10 @@ def courier_retry_after_s(header: str, now_unix_s: float) -> float | None:
         return None
 
 
-def _courier_reply_to_success(response: http.client.HTTPResponse) -> CourierReply:
-    """Believe only a collector's own words: a login page with status 200 accepted nothing."""
-    reply = json.loads(response.read(_COURIER_REPLY_BYTES))
-    is_collector = isinstance(reply, dict) and isinstance(reply.get("accepted"), int)
-    outcome = CourierOutcome.ACCEPTED if is_collector else CourierOutcome.TRY_AGAIN
-    return CourierReply(outcome, response.status)
+def _courier_words(response: Any) -> dict[str, Any]:
+    """Return the JSON object that a collector answers with; nothing for a page of somebody else."""
+    try:
+        words = json.loads(response.read(_COURIER_REPLY_BYTES))
+    except ValueError:
+        return {}
+    return words if isinstance(words, dict) else {}

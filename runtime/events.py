@@ -30,8 +30,11 @@ class EventKind(StrEnum):
     HOOK_COST = "hook_cost"
     NOTICE = "notice"
     DELIVERED = "delivered"
+    PUBLISHED = "published"
     DONE = "done"
     STOPPED_EARLY = "stopped_early"
+    OUT_OF_TIME = "out_of_time"
+    OUT_OF_MONEY = "out_of_money"
     PREEMPTED = "preempted"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
@@ -41,6 +44,8 @@ TERMINAL_KINDS = frozenset(
     {
         EventKind.DONE,
         EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
         EventKind.PREEMPTED,
         EventKind.INTERRUPTED,
         EventKind.FAILED,

@@ -1,38 +1,58 @@
 """One run, top to bottom: read the plan and the rows, train, deliver the best, say how it ended."""
 
 import argparse
+import contextlib
 import os
 import platform
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from podproof.runtime.advice import selection_notices
+from podproof.runtime.alone import Alone
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
-from podproof.runtime.checkpoints import chosen_checkpoint, deliver, newest_usable_checkpoint
+from podproof.runtime.checkpoints import list_checkpoints
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
-from podproof.runtime.errors import BadPlan, NoUsableCheckpoint, PodproofError, Problem
+from podproof.runtime.deadline import DEADLINE_ENDINGS, DeadlineWatch
+from podproof.runtime.delivery import (
+    DeliveryRecord,
+    TrainingEnding,
+    deliver_best,
+    former_delivery,
+    report_delivery,
+)
+from podproof.runtime.errors import BadPlan, DiskFull, PodproofError, Problem
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import Plan, PublishTo, Resume, Sink, plan_from_json
+from podproof.runtime.failures import is_disk_full
+from podproof.runtime.model_card import TrainingFacts
+from podproof.runtime.plan import Plan, Sink, plan_from_json
+from podproof.runtime.recovery import train_in_memory
 from podproof.runtime.reporter import Reporter, ReportSource
+from podproof.runtime.resuming import checkpoint_to_resume
 from podproof.runtime.rows import Rows, row_notices
+from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
-from podproof.runtime.spool import boots_so_far
-from podproof.runtime.trainers import build_trainer
+from podproof.runtime.spool import boots_so_far, seqs_so_far
+from podproof.runtime.trainers import as_trainer_callback, build_trainer
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
+EXIT_OUT_OF_TIME = 6
 EXIT_PREEMPTED = 143
 
 # How long the end of a run may wait for the collector; what is not delivered stays in the file.
 FLUSH_SECONDS = 30.0
+# Whoever sends a signal kills a few seconds later.
+FLUSH_SECONDS_STOPPED = 1.0
+SEAL_SECONDS_STOPPED = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,34 @@ class Surroundings:
     output: Path
     data_roots: tuple[Path, ...]
     endpoint: ReportEndpoint | None
+    deadline: DeadlineWatch
+
+
+@dataclass
+class PodRun:
+    """One start of a run: what it works with, and how far it has come."""
+
+    plan: Plan
+    parts: Mapping[str, Any]
+    surroundings: Surroundings
+    reporter: Reporter
+    rank: Alone
+    is_started: bool = False
+
+    def notice(self, what: str) -> None:
+        """Say what is worth knowing and no reason to stop, in the record and in the log."""
+        self.reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
+        print(f"notice: {what}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training ended: `stop_reason` says why the trainer itself stopped it, if it did."""
+
+    final_step: int
+    max_steps: int
+    log_history: Sequence[Mapping[str, Any]]
+    stop_reason: str | None
 
 
 def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None) -> int:
@@ -57,21 +105,31 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     try:
         plan = plan_from_json(plan_json)
         surroundings = read_surroundings(plan)
+        if options.selfcheck:
+            return selfcheck(plan, surroundings)
+        rank: Alone = parts.get("ranks", Alone)(plan, surroundings.output)
+        code = rank.start_all()
     except PodproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if options.selfcheck:
-        return selfcheck(plan, surroundings)
-    surroundings.output.mkdir(parents=True, exist_ok=True)
-    reporter = Reporter(
-        surroundings.output,
-        ReportSource(surroundings.run_id, surroundings.boot),
-        endpoint=surroundings.endpoint,
-    )
+    return rank.ended(_run_here(plan, parts, surroundings, rank)) if code is None else code
+
+
+def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, rank: Alone) -> int:
+    output, boot, heard = surroundings.output, surroundings.boot, rank.heard
+    output.mkdir(parents=True, exist_ok=True)
+    source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
+    reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
     try:
-        return run_to_its_end(plan, parts, surroundings, reporter)
+        return run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
     finally:
-        reporter.close(FLUSH_SECONDS)
+        # Whoever sent a signal will not wait long: it cuts the delivery short, but not before the
+        # file has the last word. A run that is over and does not say so is over for ever.
+        heard.is_awaited = True
+        reporter.write(FLUSH_SECONDS_STOPPED)
+        heard.is_awaited = False
+        with contextlib.suppress(KeyboardInterrupt):
+            reporter.close(FLUSH_SECONDS_STOPPED if heard.reason else FLUSH_SECONDS)
 
 
 def read_surroundings(plan: Plan) -> Surroundings:
@@ -87,6 +145,7 @@ def read_surroundings(plan: Plan) -> Surroundings:
         output=output,
         data_roots=(*roots, Path.cwd(), script_folder),
         endpoint=_endpoint(plan),
+        deadline=DeadlineWatch(environment, plan.publish.to),
     )
 
 
@@ -123,61 +182,149 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
     return EXIT_FAILED if failures else EXIT_DONE
 
 
-def run_to_its_end(
-    plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, reporter: Reporter
-) -> int:
-    """Train and deliver; whatever happens, end with one terminal event and its exit code."""
-    stop = StopRequest()
-    _listen_for_signals(stop)
+def run_to_its_end(run: PodRun) -> int:
+    """Train, deliver, publish; whatever happens, end with one terminal event and its exit code."""
     try:
-        ending = _train_and_deliver(plan, parts, surroundings, reporter, stop)
+        _listen_for_signals(run.rank.heard)
+        with _full_disk_explained(run.surroundings.output):
+            return _train_and_publish(run)
     except PodproofError as error:
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
-        reporter.report(EventKind.FAILED, body=body)
+        run.reporter.report(EventKind.FAILED, body=body)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        reporter.report(EventKind.PREEMPTED, body={"reason": f"{stop.reason}, twice"})
+        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.rank.heard.reason})
         return EXIT_PREEMPTED
     except Exception as error:
         # The whole traceback goes to the log; the event carries its last lines.
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
-        reporter.report(EventKind.FAILED, body=body)
         print(trace, file=sys.stderr)
+        if not run.rank.starts_again(run.notice):
+            run.reporter.report(EventKind.FAILED, body=body)
         return EXIT_FAILED
-    return ending
 
 
-def _train_and_deliver(
-    plan: Plan,
-    parts: Mapping[str, Any],
-    surroundings: Surroundings,
-    reporter: Reporter,
-    stop: StopRequest,
-) -> int:
-    rows = read_data(plan.data, plan.method, surroundings.data_roots)
+@contextlib.contextmanager
+def _full_disk_explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PodproofError) or not is_disk_full(error):
+            raise
+        way_out = "free some space, or use a larger volume; then start again"
+        raise DiskFull(Problem(str(output), str(error), way_out)) from error
+
+
+def _train_and_publish(run: PodRun) -> int:
+    report, output = run.reporter.report, run.surroundings.output
+    publisher = run.parts["hub"](run.plan, report, run.notice) if "hub" in run.parts else None
+    run.rank.begin()
+    record = former_delivery(run.plan, output)
+    if record is not None:
+        report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
+        print(f"an earlier start trained to step {record.final_step}; nothing is trained again")
+    else:
+        if publisher is not None and run.rank.is_first:
+            publisher.check(is_fresh=not list_checkpoints(output))
+        record = _train_and_deliver(run)
+    if not run.rank.is_first:
+        return EXIT_DONE
+    if record is None:
+        return EXIT_PREEMPTED
+    report_delivery(record, report)
+    print(f"the chosen weights lie in {record.path or record.checkpoint}")
+    published = None if publisher is None else publisher.publish(record)
+    if published is not None:
+        print(f"published at {published['url']}")
+    report(record.ending, step=record.final_step, body=record.ending_body(published))
+    return EXIT_OUT_OF_TIME if record.ending in DEADLINE_ENDINGS.values() else EXIT_DONE
+
+
+def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
+    """Return what was delivered; None when told to stop, with a checkpoint saved.
+
+    None too on every rank but the first, which alone delivers.
+    """
+    plan, output, reporter, stop = run.plan, run.surroundings.output, run.reporter, run.rank.stop
+    rows = read_data(plan.data, plan.method, run.surroundings.data_roots)
     _report_plan(plan, rows, reporter)
     callback = PodCallback(plan.scorer, reporter.report, stop)
-    built = build_trainer(plan, rows, surroundings.output, callback)
+    sealer = CheckpointSealer(reporter.report)
+    try:
+        trained = train_in_memory(
+            plan, output, run.notice, lambda fitted: _train(run, fitted, rows, callback, sealer)
+        )
+    finally:
+        sealer.close(SEAL_SECONDS_STOPPED if stop.reason else None)
+    run.rank.leave()
+    if not run.rank.is_first:
+        return None
+    # Past the deadline there is no next start: what there is is delivered in the time that is left
+    # until the boot program kills.
+    if stop.reason is not None and run.surroundings.deadline.left_s > 0:
+        reporter.report(EventKind.PREEMPTED, step=trained.final_step, body={"reason": stop.reason})
+        print(f"stopped at step {trained.final_step} ({stop.reason}); start again to resume")
+        return None
+    best_step, best_score = callback.scores.best_step, callback.scores.best_score
+    if callback.choice is not None:
+        best_step, best_score = callback.choice.step, callback.choice.value
+    facts = TrainingFacts(
+        log_history=trained.log_history,
+        final_step=trained.final_step,
+        best_step=best_step,
+        train_rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        versions=_versions(),
+    )
+    kind, reason = _ending_of(run, trained)
+    ending = TrainingEnding(kind, reason, best_score)
+    return deliver_best(plan, output, facts, ending, run.notice)
+
+
+def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
+    """Return the kind of event that ends the run, and why it is not `done`."""
+    if trained.final_step >= trained.max_steps:
+        return EventKind.DONE, trained.stop_reason
+    if run.surroundings.deadline.ending is not None:
+        return (
+            run.surroundings.deadline.ending,
+            run.surroundings.deadline.reason or run.rank.stop.reason,
+        )
+    return EventKind.STOPPED_EARLY, trained.stop_reason
+
+
+def _train(
+    run: PodRun, plan: Plan, rows: Rows, callback: PodCallback, sealer: CheckpointSealer
+) -> Trained:
+    """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
+    output, report, rank = run.surroundings.output, run.reporter.report, run.rank
+    deadline, sha256 = run.surroundings.deadline, plan.config_sha256
+    nonfinite = plan.recovery.nonfinite
+    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline)
+    built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
-    if "predictions" in parts:
-        parts["predictions"](trainer, plan, rows, reporter.report)
-    evaluations = arithmetic(plan, len(rows.train)).evaluations
-    advice = selection_notices(len(rows.eval), evaluations)
-    notices = [*row_notices(rows), *advice, *built.adjustments]
-    _report_start(reporter, trainer, surroundings.output, notices)
-    checkpoint = _resumable(plan, surroundings.output, reporter)
+    trainer.add_callback(as_trainer_callback(deadline))
+    rank.join(trainer)
+    if "predictions" in run.parts:
+        run.parts["predictions"](trainer, plan, rows, report)
+    if not run.is_started:
+        advice = selection_notices(len(rows.eval), arithmetic(plan, len(rows.train)).evaluations)
+        _report_start(run, trainer, [*row_notices(rows), *advice, *built.adjustments])
+        run.is_started = True
+    checkpoint = rank.decide(lambda: checkpoint_to_resume(plan, output, run.notice))
+    if checkpoint is not None and rank.is_first:
+        report(EventKind.RESUMED, body={"path": str(checkpoint)})
+        print(f"resuming from {checkpoint}")
+        sealer.seal(checkpoint)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    final_step = int(trainer.state.global_step)
-    if stop.reason is not None and final_step < trainer.state.max_steps:
-        reporter.report(EventKind.PREEMPTED, step=final_step, body={"reason": stop.reason})
-        print(f"stopped at step {final_step} ({stop.reason}); start again to resume")
-        return EXIT_PREEMPTED
-    ending = _deliver_best(plan, surroundings.output, callback, reporter)
-    kind = EventKind.STOPPED_EARLY if callback.stopped_early else EventKind.DONE
-    reporter.report(kind, step=final_step, body={**ending, "final_step": final_step})
-    return EXIT_DONE
+    return Trained(
+        final_step=int(trainer.state.global_step),
+        max_steps=int(trainer.state.max_steps),
+        log_history=tuple(trainer.state.log_history),
+        stop_reason=safeguard.stop_reason,
+    )
 
 
 def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
@@ -197,63 +344,32 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
     reporter.report(EventKind.PLAN, body=body)
 
 
-def _report_start(reporter: Reporter, trainer: Any, output: Path, notices: list[str]) -> None:
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
-    device = str(trainer.args.device)
-    body = {"python": platform.python_version(), **versions, "device": device}
-    reporter.report(EventKind.STARTED, body={**body, "output": str(output)})
+def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
+    body = {**_versions(), "device": str(trainer.args.device)}
+    where = {"output": str(run.surroundings.output)}
+    run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
-        reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
-        print(f"notice: {what}")
+        run.notice(what)
 
 
-def _resumable(plan: Plan, output: Path, reporter: Reporter) -> Path | None:
-    if plan.recovery.resume is Resume.NEVER:
-        return None
-    checkpoint, notices = newest_usable_checkpoint(output)
-    for what in notices:
-        reporter.report(EventKind.NOTICE, body={"what": what, "count": 1})
-    if checkpoint is not None:
-        reporter.report(EventKind.RESUMED, body={"path": str(checkpoint)})
-        print(f"resuming from {checkpoint}")
-    return checkpoint
-
-
-def _deliver_best(
-    plan: Plan, output: Path, callback: PodCallback, reporter: Reporter
-) -> dict[str, Any]:
-    """Deliver the checkpoint with the best score, or the last one of a run without evaluations."""
-    best_step, best_score = callback.scores.best_step, callback.scores.best_score
-    if callback.choice is not None:
-        best_step, best_score = callback.choice.step, callback.choice.value
-    if best_step is None and plan.arguments.get("load_best_model_at_end"):
-        raise NoUsableCheckpoint(
-            Problem("evaluation", "no evaluation had a usable loss", "look at the train log")
-        )
-    checkpoint = chosen_checkpoint(output, best_step)
-    ending = {
-        "best_step": best_step,
-        "best_score": None if best_step is None else best_score,
-        "checkpoint": str(checkpoint),
-        "delivered": None,
-    }
-    if plan.publish.to is PublishTo.NONE:
-        return ending
-    delivered = output / plan.publish.dir
-    digests = deliver(checkpoint, delivered)
-    body = {"path": str(delivered), "step": best_step, "sha256": digests}
-    reporter.report(EventKind.DELIVERED, step=best_step, body=body)
-    print(f"delivered {checkpoint.name} to {delivered}")
-    return {**ending, "delivered": str(delivered)}
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "trl", "peft")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}
 
 
 def _listen_for_signals(stop: StopRequest) -> None:
-    """Turn SIGTERM and SIGINT into an orderly stop; a second one ends the run at once."""
+    """Turn SIGTERM and SIGINT into an orderly stop; a second one ends the run at once.
+
+    So does the first one where no step would be lost: while the model is loaded, the data are
+    prepared, or the weights delivered.
+    """
 
     def request_stop(number: int, _frame: Any) -> None:
-        if stop.reason is not None:
+        is_first = stop.reason is None
+        stop.reason = stop.reason or signal.Signals(number).name
+        if not (is_first and stop.is_awaited):
             raise KeyboardInterrupt
-        stop.reason = signal.Signals(number).name
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, request_stop)

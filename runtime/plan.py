@@ -236,9 +236,13 @@ class NonfinitePlan:
 
 @dataclass(frozen=True)
 class RecoveryPlan:
-    """What a run survives; the boot code ends the pod after `max_restarts` restarts."""
+    """What a run survives; the boot code ends the pod after `max_restarts` restarts.
 
-    resume: Resume = Resume.AUTO
+    `resume` is auto (from the newest checkpoint that verifies), never, or the path of a checkpoint
+    to begin with, say of another run: a folder, with a slash in its path, that the pod can see.
+    """
+
+    resume: Resume | str = Resume.AUTO
     max_restarts: int = 3
     oom: OomPlan = field(default_factory=OomPlan)
     nonfinite: NonfinitePlan = field(default_factory=NonfinitePlan)

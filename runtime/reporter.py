@@ -2,9 +2,10 @@
 
     hook --> queue in memory --> events.jsonl --> collector
 
-A training hook only puts its event on a queue. One thread appends events to the file and posts
-what the collector has not confirmed yet, so a dead endpoint costs nothing and loses nothing. An
-event may arrive twice, never not at all; the collector drops what it has by `event_id`.
+A training hook only puts what happened on a queue: it takes no lock, wakes nobody for a train log,
+and waits for nothing. One thread numbers the events, appends them to the file and posts what the
+collector has not confirmed yet, so a dead endpoint costs nothing and loses nothing. An event may
+arrive twice, never not at all; the collector drops what it has by `event_id`.
 """
 
 import threading
@@ -17,9 +18,13 @@ from typing import Any, Protocol
 
 from podproof.runtime.courier import CourierOutcome, EventCourier, ReportEndpoint
 from podproof.runtime.events import Event, EventKind
-from podproof.runtime.spool import EventSpool, SpoolBatch, spool_line
+from podproof.runtime.spool import SPOOL_LIMIT_BYTES, EventSpool, SpoolBatch, spool_line
 
 _REPORTER_AT_ONCE = float("-inf")
+_REPORTER_LOCK_S = 1.0
+
+# What a hook leaves on the queue: kind, time, step, epoch, body.
+_Reported = tuple[EventKind, float, int | None, float | None, Mapping[str, Any]]
 
 
 class Report(Protocol):
@@ -38,20 +43,26 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class ReportSource:
-    """Who reports: the run, and which start of its container this is, counted from 1."""
+    """Who reports: the run, and which start of its container this is, counted from 1.
+
+    `first_seq` is the number of the next event, where this start has sent some before.
+    """
 
     run_id: str
     boot: int
+    first_seq: int = 0
 
 
 @dataclass(frozen=True)
 class ReporterPace:
     """How often and how much; times in seconds. Tests hurry it with a clock of their own.
 
-    After a failed post the wait doubles from `first_wait_s` to `longest_wait_s`; a server's
-    Retry-After is obeyed up to `longest_retry_after_s`. Posts that carry little are `pause_s`
-    apart, and a disk that refused is tried again after `file_retry_s`. When `waiting_limit`
-    events wait for the disk, `train_log` events are dropped.
+    After a failed post the wait doubles from `first_wait_s` to `longest_wait_s`; after a refused
+    token it is `longest_wait_s`; a server's Retry-After is obeyed up to `longest_retry_after_s`.
+    Posts that carry little are `pause_s` apart, and a disk that refused is tried again after
+    `file_retry_s`. A train log waits in memory for `look_s` at most, every other event wakes the
+    thread. When `waiting_limit` events wait for the disk, `train_log` events are dropped; when
+    the file is longer than `file_bytes`, it loses some (see EventSpool.shrink).
     """
 
     first_wait_s: float = 1.0
@@ -59,8 +70,10 @@ class ReporterPace:
     longest_retry_after_s: float = 600.0
     pause_s: float = 1.0
     file_retry_s: float = 5.0
+    look_s: float = 0.25
     batch_events: int = 200
     waiting_limit: int = 10_000
+    file_bytes: int = SPOOL_LIMIT_BYTES
     monotonic_s: Callable[[], float] = time.monotonic
     wait: Callable[[threading.Event, float | None], bool] = threading.Event.wait
 
@@ -92,17 +105,19 @@ class Reporter:
     ) -> None:
         """Start the thread; `clock` gives the seconds since 1970 that events are stamped with."""
         self._source, self._clock, self._pace = source, clock, pace or ReporterPace()
-        self._spool = EventSpool(output, source.run_id)
+        self._spool = EventSpool(output, source.run_id, limit_bytes=self._pace.file_bytes)
         self._courier = None if endpoint is None else EventCourier(endpoint, clock)
-        self._queue: deque[Event] = deque()
-        self._next_seq = 0
-        self._queue_lock = threading.Lock()  # held for microseconds: hooks take it
+        # Hooks append and the holder of the write lock pops, which a deque allows without a lock.
+        self._queue: deque[_Reported] = deque()
+        self._next_seq = source.first_seq
         self._write_lock = threading.Lock()  # held while the disk works: keeps events in order
-        self._waiting = self._dropped = self._untold_drops = 0
+        self._drop_lock = threading.Lock()
+        self._dropped = self._untold_drops = 0
         self._refused = self._failed_posts = self._failures_in_a_row = 0
         self._batch_events = self._pace.batch_events
         self._write_due_s = self._post_due_s = _REPORTER_AT_ONCE
-        self._is_closed = self._is_closing = self._is_abandoned = self._is_token_refused = False
+        self._is_closed = self._is_closing = self._is_abandoned = False
+        self._is_token_refused = False
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._work, name="podproof-reporter", daemon=True)
         self._thread.start()
@@ -122,55 +137,61 @@ class Reporter:
         epoch: float | None = None,
         body: Mapping[str, Any],
     ) -> None:
-        """Queue the event for the thread; do no I/O and wait for nothing.
+        """Queue the event for the thread; do no I/O, take no lock, and wait for nothing.
 
         When too many events wait for the disk, `train_log` events are dropped, and a notice tells
-        how many once there is room; no other kind is dropped. After `close` everything is.
+        how many once there is room; no other kind is dropped. After `close` everything is. The
+        body is copied, what is inside it is not.
         """
-        with self._queue_lock:
-            is_full = self._waiting >= self._pace.waiting_limit
-            if self._is_closed or (is_full and kind is EventKind.TRAIN_LOG):
-                self._dropped += 1
-                self._untold_drops += 1
-                return
-            self._enqueue(kind, step, epoch, dict(body))
-        self._wake.set()
+        is_train_log = kind is EventKind.TRAIN_LOG
+        if self._is_closed or (is_train_log and self._is_full):
+            self._count_drops(1)
+            return
+        self._queue.append((kind, self._clock(), step, epoch, dict(body)))
+        # Waking costs a hook more than all the rest. A train log can wait: what a kill takes of
+        # it the resumed run logs again, and a checkpoint's own event sends it to disk before.
+        if not is_train_log:
+            self._wake.set()
+
+    def write(self, timeout_s: float) -> None:
+        """Write what is queued to the file; wait for a disk that hangs for `timeout_s` at most."""
+        self._write_queued(timeout_s)
 
     def close(self, timeout_s: float) -> bool:
         """Write every event to the file, deliver for at most `timeout_s`, and stop.
 
         Return whether all is where it should be: confirmed by the collector, or, without one, in
-        the file. What is not confirmed stays in the file for the next container.
+        the file. What is not confirmed stays in the file for the next container. A disk that
+        hangs holds this up for `timeout_s` once more.
         """
-        with self._queue_lock:
-            self._is_closed = True
-        self._write_queued()  # here, since the thread may be stuck in a request
+        self._is_closed = True
+        # Here, since the thread may be stuck in a request; within limits, since it may be stuck
+        # in the disk.
+        self._write_queued(timeout_s + _REPORTER_LOCK_S)
         self._failures_in_a_row = 0
         self._write_due_s = self._post_due_s = _REPORTER_AT_ONCE
+        self._is_token_refused = False
         self._is_closing = True
         self._wake.set()
         self._thread.join(timeout_s)
         self._is_abandoned = True
         self._wake.set()
-        if self._courier is None:
-            return self._spool.unwritten == 0
-        return not self._spool.is_pending and self._refused == 0
+        if self._queue or self._spool.unwritten:
+            return False
+        return self._courier is None or (not self._spool.is_pending and self._refused == 0)
 
-    def _enqueue(
-        self, kind: EventKind, step: int | None, epoch: float | None, body: Mapping[str, Any]
-    ) -> None:
-        run_id, boot, seq = self._source.run_id, self._source.boot, self._next_seq
-        self._next_seq += 1
-        self._waiting += 1
-        event_id = f"{run_id}-{boot}-{seq}"
-        self._queue.append(
-            Event(event_id, run_id, boot, seq, kind, self._clock(), step, epoch, body)
-        )
+    @property
+    def _is_full(self) -> bool:
+        return len(self._queue) + self._spool.unwritten >= self._pace.waiting_limit
+
+    def _count_drops(self, count: int) -> None:
+        with self._drop_lock:
+            self._dropped += count
+            self._untold_drops += count
 
     def _notice(self, what: str, count: int) -> None:
-        with self._queue_lock:
-            self._enqueue(EventKind.NOTICE, None, None, {"what": what, "count": count})
-        self._wake.set()
+        body = {"what": what, "count": count}
+        self._queue.append((EventKind.NOTICE, self._clock(), None, None, body))
 
     # What follows runs in the thread.
 
@@ -191,6 +212,7 @@ class Reporter:
         try:
             if self._pace.monotonic_s() >= self._write_due_s:
                 self._write_queued()
+                self._tell_of_drops()
             if self._is_post_wanted and self._pace.monotonic_s() >= self._post_due_s:
                 self._post()
         except Exception:
@@ -198,41 +220,57 @@ class Reporter:
 
     @property
     def _is_post_wanted(self) -> bool:
-        can_deliver = self._courier is not None and not self._is_token_refused
-        return can_deliver and self._spool.is_pending
+        # At the end a refused token is not waited for: it would be tried again in a minute.
+        is_given_up = self._is_closing and self._is_token_refused
+        return self._courier is not None and not is_given_up and self._spool.is_pending
 
     @property
     def _has_work(self) -> bool:
         return bool(self._queue) or self._spool.unwritten > 0 or self._is_post_wanted
 
-    def _idle_s(self) -> float | None:
-        """Return the seconds until something is to be tried again; None: until woken."""
-        due_s = []
-        if self._queue or self._spool.unwritten:
-            due_s.append(self._write_due_s)
+    def _idle_s(self) -> float:
+        """Return the seconds until there may be something to do."""
+        due_s = self._pace.monotonic_s() + self._pace.look_s
         if self._is_post_wanted:
-            due_s.append(self._post_due_s)
-        return max(0.0, min(due_s) - self._pace.monotonic_s()) if due_s else None
+            due_s = min(due_s, self._post_due_s)
+        return max(0.0, due_s - self._pace.monotonic_s())
 
-    def _write_queued(self) -> None:
-        with self._write_lock:
-            with self._queue_lock:
-                events = list(self._queue)
-                self._queue.clear()
-            is_written = self._spool.append([spool_line(event) for event in events])
-        if is_written:
-            self._write_due_s = _REPORTER_AT_ONCE
-            self._tell_of_drops()
-        else:
-            self._write_due_s = self._pace.monotonic_s() + self._pace.file_retry_s
+    def _write_queued(self, patience_s: float = -1.0) -> None:
+        """Hand what is queued to the file, numbered; give up when the disk hangs for so long."""
+        if not self._write_lock.acquire(timeout=patience_s):
+            return
+        try:
+            events = [self._numbered(*self._queue.popleft()) for _ in range(len(self._queue))]
+            is_synced = any(event.kind is not EventKind.TRAIN_LOG for event in events)
+            lines = [spool_line(event) for event in events]
+            is_written = self._spool.append(lines, is_synced=is_synced)
+        finally:
+            self._write_lock.release()
+        retry_s = self._pace.monotonic_s() + self._pace.file_retry_s
+        self._write_due_s = _REPORTER_AT_ONCE if is_written else retry_s
+
+    def _numbered(
+        self,
+        kind: EventKind,
+        time_unix_s: float,
+        step: int | None,
+        epoch: float | None,
+        body: Mapping[str, Any],
+    ) -> Event:
+        run_id, boot, seq = self._source.run_id, self._source.boot, self._next_seq
+        self._next_seq += 1
+        event_id = f"{run_id}-{boot}-{seq}"
+        return Event(event_id, run_id, boot, seq, kind, time_unix_s, step, epoch, body)
 
     def _tell_of_drops(self) -> None:
         """Report drops once there is room again: while there is none, a notice would only add."""
-        with self._queue_lock:
-            self._waiting = len(self._queue)
+        self._count_drops(self._spool.shrink())
+        if self._spool.unwritten:
+            return
+        with self._drop_lock:
             count, self._untold_drops = self._untold_drops, 0
         if count:
-            self._notice("train_log events dropped: too many waited for the disk", count)
+            self._notice("train_log events dropped: too many waited for disk or collector", count)
 
     def _post(self) -> None:
         batch = self._spool.next_batch(self._batch_events)
@@ -248,10 +286,11 @@ class Reporter:
             case CourierOutcome.EVENTS_REFUSED:
                 self._single_out(batch, reply.status)
             case CourierOutcome.TOKEN_REFUSED:
-                self._stop_delivery(reply.status)
+                self._wait_for_token(reply.status)
 
     def _settle(self, batch: SpoolBatch) -> None:
         self._spool.acknowledge(batch)
+        self._is_token_refused = False
         is_more_waiting = batch.taken >= self._batch_events
         self._failures_in_a_row, self._batch_events = 0, self._pace.batch_events
         self._pause(0.0 if is_more_waiting or self._is_closing else self._pace.pause_s)
@@ -280,10 +319,12 @@ class Reporter:
             event_id = batch.events[0]["event_id"]
             self._notice(f"the collector refuses events (HTTP {status}), first {event_id}", 1)
 
-    def _stop_delivery(self, status: int) -> None:
-        """Post no more: a wrong token does not become right. The file is still written."""
+    def _wait_for_token(self, status: int) -> None:
+        """Post again once in a while: a token may be known to the collector later than to us."""
+        if not self._is_token_refused:
+            self._notice(f"the collector refuses our token (HTTP {status}); it is asked again", 1)
         self._is_token_refused = True
-        self._notice(f"the collector refuses our token (HTTP {status}); delivery has stopped", 1)
+        self._back_off(self._pace.longest_wait_s)
 
     def _pause(self, seconds: float) -> None:
         self._post_due_s = self._pace.monotonic_s() + seconds

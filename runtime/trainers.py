@@ -13,6 +13,7 @@ from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.models import LoadedModel, load_model, lora_config
 from podproof.runtime.plan import AdapterKind, MethodName, Plan
 from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
+from podproof.runtime.safeguard import Safeguard, SafeguardedTrainer
 
 _TRAINER_PROBLEMS_SHOWN = 20
 _TRAINER_GPU_SWITCHES = (
@@ -23,6 +24,7 @@ _TRAINER_GPU_SWITCHES = (
     "fp16_full_eval",
     "use_liger_kernel",
     "activation_offloading",
+    "deepspeed",
 )
 # ORPO cuts at this length where max_length is null; the others do not cut.
 _TRAINER_MAX_LENGTHS = {MethodName.ORPO: 512}
@@ -37,16 +39,22 @@ class BuiltTrainer:
     adjustments: tuple[str, ...]
 
 
-def build_trainer(plan: Plan, rows: Rows, output_dir: Path, hooks: object) -> BuiltTrainer:
-    """Return the method's trainer with `hooks` as the first of its callbacks.
+def build_trainer(
+    plan: Plan, rows: Rows, output_dir: Path, hooks: object, safeguard: Safeguard
+) -> BuiltTrainer:
+    """Return the method's trainer, safeguarded, with `hooks` as the first of its callbacks.
 
-    Loads the model, so it takes as long as that takes. Raises BadData for rows that leave no room
-    for an answer and for missing evaluation rows, BadPlan for conversations without a template.
+    The same plan and rows give the same first weights. Loads the model, so it takes as long as
+    that takes. Raises BadData for rows that leave no room for an answer and for missing evaluation
+    rows, BadPlan for conversations without a template.
     """
     prepare_training_libraries()
+    from transformers import set_seed
+
     plan, adjustments = adjust_to_machine(plan, has_gpu=_has_gpu())
     _require_evaluation_rows(plan, rows)
-    trainer_class, config_class = _trainer_classes(plan.method)
+    stock_class, config_class = _trainer_classes(plan.method)
+    trainer_class = type(stock_class.__name__, (SafeguardedTrainer, stock_class), {})
     config = config_class(**trainer_arguments(plan, output_dir))
     texts = (text for row in rows.train for text in row_texts(row))
     init_options = plan.arguments.get("model_init_kwargs") or {}
@@ -56,6 +64,8 @@ def build_trainer(plan: Plan, rows: Rows, output_dir: Path, hooks: object) -> Bu
     _require_chat_template(rows, loaded.tokenizer)
     _require_room_for_answers(rows, plan.method, loaded.tokenizer, config)
     callback = as_trainer_callback(hooks)
+    # PEFT draws the first weights of an adapter before the trainer sets the seed.
+    set_seed(plan.seed)
     trainer = trainer_class(
         args=config,
         processing_class=loaded.tokenizer,
@@ -65,6 +75,8 @@ def build_trainer(plan: Plan, rows: Rows, output_dir: Path, hooks: object) -> Bu
         callbacks=[callback],
         **_trainer_models(plan, loaded),
     )
+    trainer.safeguard = safeguard
+    trainer.add_callback(as_trainer_callback(trainer))
     _put_first(trainer, callback)
     return BuiltTrainer(trainer, adjustments)
 
@@ -104,6 +116,9 @@ def trainer_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
         "seed": plan.seed,
         "disable_tqdm": True,
         "activation_checkpointing": plan.arguments.get("gradient_checkpointing", True),
+        # Left open it is true under an adapter: one more walk over the graph a step, which finds
+        # nothing in a model whose every trained weight takes part in every loss.
+        "ddp_find_unused_parameters": False,
         **plan.arguments,
     }
     if plan.method is MethodName.ORPO:
@@ -141,6 +156,8 @@ def _arguments_for_cpu(arguments: Mapping[str, Any], notices: list[str]) -> dict
         if arguments.get(name):
             notices.append(f"no GPU: {name} is off")
             changed[name] = False
+    if arguments.get("fsdp"):
+        notices.append("no GPU: fsdp parts nothing, each process holds the whole model")
     optim = str(arguments.get("optim", ""))
     if any(part in optim for part in _TRAINER_GPU_OPTIMIZERS):
         notices.append(f"no GPU: optim is adamw_torch instead of {optim}")

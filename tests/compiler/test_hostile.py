@@ -77,6 +77,8 @@ LIST_KEYS = (
 MAPPING_KEYS = (
     "model.config",
     "data.columns",
+    "trainer.fsdp_config",
+    "trainer.deepspeed",
     "trainer.extra",
     "predictions.json_schema",
     "pod.env",

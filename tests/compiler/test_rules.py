@@ -24,6 +24,14 @@ from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, re
 
 Values = Mapping[str, Any]
 
+FSDP: Values = {"pod.gpu_count": 2, "trainer.fsdp": True}
+ZERO_2: Values = {"zero_optimization": {"stage": 2}}
+ZERO_3: Values = {
+    "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+}
+ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
+FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
+
 # (rule, method, what is changed in a sound config, the key that is refused)
 REFUSED: list[tuple[str, str, Values, str]] = [
     ("_ranges", "sft", {"trainer.learning_rate": 0.0}, "trainer.learning_rate"),
@@ -63,6 +71,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_adapter", "rented_sft", {"adapter.target_modules": ("q:",)}, "adapter.target_modules"),
     ("_adapter", "sft", {"adapter.kind": AdapterKind.QLORA}, "adapter.kind"),
     ("_adapter", "rented_sft", {"adapter.bias": "some"}, "adapter.bias"),
+    ("_recovery", "sft", {"recovery.resume": "nevr"}, "recovery.resume"),
     ("_requirements", "sft", {"pod.requirements": {"a b": "1"}}, "pod.requirements.a b"),
     ("_requirements", "sft", {"pod.requirements": {"a": ">=1"}}, "pod.requirements.a"),
     ("_requirements", "sft", {"pod.requirements": {"a": "latest"}}, "pod.requirements.a"),
@@ -73,7 +82,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"pod.requirements": {"A-b": "1", "a_b": "2"}},
         "pod.requirements.a_b",
     ),
-    ("_pod", "sft", {"pod.gpu_count": 2}, "pod.gpu_count"),
     ("_pod", "rented_sft", {"pod.gpu": ()}, "pod.gpu"),
     ("_pod", "rented_sft", {"pod.gpu": ('NVIDIA "A40"',)}, "pod.gpu"),
     ("_pod", "rented_sft", {"pod.image": ""}, "pod.image"),
@@ -86,7 +94,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_environment", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
     ("_environment", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
     ("_environment", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
-    ("_off_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
+    ("outlives_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
     ("_off_the_pod", "rented_sft", {"report.sink": Sink.LOCAL}, "report.sink"),
     ("_off_the_pod", "rented_sft", {"data.source": DataSource.JSONL}, "data.path"),
     (
@@ -130,13 +138,100 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a:b"}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a\n"}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://me:x@a"}, "report.url"),
-    ("_published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "ranks"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "delivery.json"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "delivered.former"}, "publish.dir"),
+    ("published_on_the_hub", "sft", {"publish.to": PublishTo.HUB}, "publish.repo_id"),
+    *(
+        ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": name}, "publish.repo_id")
+        for name in ("tiny", "a/b/c", "a/b\n", "../b", "a/b..c", "a/b.git", f"a/{'b' * 95}", "a/-")
+    ),
+    ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {}}, "pod.secrets"),
+    (
+        "published_on_the_hub",
+        "sft",
+        {**ON_THE_HUB, "pod.env": {"HF_TOKEN": "hf_x"}},
+        "pod.env.HF_TOKEN",
+    ),
+    (
+        "outlives_the_pod",
+        "rented_sft",
+        {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 0},
+        "pod.volume_gb",
+    ),
+    (
+        "outlives_the_pod",
+        "rented_sft",
+        {**FROM_THE_POD, "data.source": DataSource.JSONL},
+        "data.source",
+    ),
     ("_skips", "sft", {"gates.skip": {"scorer": " "}}, "gates.skip.scorer"),
+    ("_sharding", "sft", {"trainer.fsdp": True}, "trainer.fsdp"),
+    ("_sharding", "rented_sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
+    (
+        "_sharding",
+        "rented_sft",
+        {"pod.gpu_count": 2, "trainer.fsdp": True, "trainer.deepspeed": ZERO_2},
+        "trainer.deepspeed",
+    ),
+    ("_sharding", "sft", {"trainer.fsdp_config": {"version": 2}}, "trainer.fsdp_config"),
+    (
+        "_fsdp",
+        "sft",
+        {**FSDP, "trainer.fsdp_config": {"fsdp_state_dict_type": "SHARDED_STATE_DICT"}},
+        "trainer.fsdp_config.state_dict_type",
+    ),
+    (
+        "_fsdp",
+        "sft",
+        {**FSDP, "trainer.fsdp_config": {"version": 1}},
+        "trainer.fsdp_config.version",
+    ),
+    (
+        "_fsdp",
+        "rented_sft",
+        {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}},
+        "trainer.activation_checkpointing",
+    ),
+    ("_fsdp", "rented_sft", {**FSDP, "adapter.kind": AdapterKind.QLORA}, "adapter.kind"),
+    ("_fsdp", "sft", {**FSDP, "trainer.max_grad_norm": 0.0}, "trainer.max_grad_norm"),
+    ("_deepspeed", "sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {**ZERO_2, "train_batch_size": 64}},
+        "trainer.deepspeed.train_batch_size",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {**ZERO_2, "scheduler": {"type": "WarmupLR"}}},
+        "trainer.deepspeed.scheduler",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {"bf16": {"enabled": "auto"}}},
+        "trainer.deepspeed.zero_optimization.stage",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {"zero_optimization": {"stage": 3}}},
+        "trainer.deepspeed.zero_optimization.stage3_gather_16bit_weights_on_model_save",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
+        "adapter.kind",
+    ),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -158,6 +253,7 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_method", "sft", {"method.padding_free": True, "method.max_length": None}),
     ("scorer_rules", "orpo", {"scorer.objective": Objective.ACCURACY}),
     ("_method", "dpo", {"method.loss_type": ("sigmoid", "sft"), "method.loss_weights": (1.0, 0.5)}),
+    ("_recovery", "sft", {"recovery.resume": "/workspace/run-1/output/checkpoint-8"}),
     ("_adapter", "sft", {"adapter.target_modules": ("q:",)}),
     ("_adapter", "rented_sft", {"adapter.target_modules": ("q_proj", "layers.0.v_proj")}),
     ("_requirements", "sft", {"pod.requirements": {"flash-attn": "2.8.3+cu13.post1"}}),
@@ -169,7 +265,12 @@ ALLOWED: list[tuple[str, str, Values]] = [
         "rented_sft",
         {"data.source": DataSource.JSONL, "data.path": "/workspace/a.jsonl"},
     ),
-    ("_off_the_pod", "sft", {"pod.network_volume": None}),
+    ("outlives_the_pod", "sft", {"pod.network_volume": None}),
+    ("outlives_the_pod", "rented_sft", FROM_THE_POD),
+    ("published_on_the_hub", "sft", {"publish.repo_id": "no owner, and not asked"}),
+    ("published_on_the_hub", "sft", ON_THE_HUB),
+    ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": "My_Org/a-model.v1_2"}),
+    ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {"HF_TOKEN": "hf"}}),
     (
         "prediction_problems",
         "sft",
@@ -181,8 +282,14 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ),
     ("prediction_problems", "sft", {"predictions.json_schema": {"type": "object"}}),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
-    ("_published_folder", "sft", {"publish.dir": "weights-v1.0"}),
+    ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
+    ("_sharding", "sft", {"pod.gpu_count": 2}),
+    ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
+    ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}),
+    ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
+    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
+    ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
 ]
 
 

@@ -24,7 +24,9 @@ def test_a_syntax_error_is_refused_with_its_line(tamper: Tamper) -> None:
 
 
 def test_an_undefined_name_is_refused_by_name(tamper: Tamper) -> None:
-    script = tamper("    stop = StopRequest()\n", "    stop = StopRequst()\n")
+    script = tamper(
+        "surroundings, reporter, StopRequest())", "surroundings, reporter, StopRequst())"
+    )
 
     assert any("StopRequst" in problem.what for problem in artefact_problems(script))
 

@@ -24,6 +24,13 @@ print("start", os.environ["PODPROOF_BOOT"])
 sys.exit(0 if os.environ["PODPROOF_BOOT"] == "3" else 1)
 """
 
+# Is done, and does not end: a thread of some library goes on.
+LINGERING = """
+import threading, time
+threading.Thread(target=time.sleep, args=(600,)).start()
+print("done")
+"""
+
 # Trains for ever, and saves when it is told to stop.
 OBEDIENT = """
 import pathlib, signal, sys, time
@@ -93,7 +100,7 @@ def test_a_script_that_only_fails_is_given_up(
     assert "gave up after 2 restarts" in log_of(folder)
 
 
-@pytest.mark.parametrize("code", [2, 3, 4])
+@pytest.mark.parametrize("code", [2, 3, 4, 5, 6])
 def test_a_script_that_no_restart_can_help_is_not_restarted(
     client: RunPodSdk, folder: Path, launch_on: LaunchOn, wait_until: WaitUntil, code: int
 ) -> None:
@@ -162,6 +169,16 @@ def test_out_of_time_the_script_saves_and_the_pod_ends(
     wait_until(lambda: client.find(pod.pod_id) is None)
     assert (folder / "saved").exists()
     assert "out of time after 1 s" in log_of(folder)
+
+
+def test_a_script_that_does_not_end_is_ended_with_its_pod_at_the_deadline(
+    client: RunPodSdk, folder: Path, launch_on: LaunchOn, wait_until: WaitUntil
+) -> None:
+    pod = launch_on(client, LINGERING, max_hours=2 / 3600)
+
+    wait_until(lambda: client.find(pod.pod_id) is None)
+    assert "done" in log_of(folder)
+    assert "out of time after 2 s" in log_of(folder)
 
 
 @pytest.mark.parametrize("fault", [Fault.NOTHING_DONE, Fault.BAD_GATEWAY, Fault.UNAUTHORIZED])

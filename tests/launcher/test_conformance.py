@@ -48,6 +48,22 @@ def test_a_made_pod_says_what_it_costs_and_that_it_is_there(
     assert pod.cost_usd_per_h > 0
 
 
+def test_a_price_is_known_before_a_pod_is_made_and_is_what_it_costs(
+    pods: PodClient, make_request: MakeRequest
+) -> None:
+    price = pods.usd_per_h(make_request(gpu_count=2))
+
+    pod = pods.find(pods.create(make_request(gpu_count=2)))
+    assert pod is not None
+    assert price == pod.cost_usd_per_h
+
+
+def test_no_price_is_told_of_a_pod_without_a_gpu(
+    pods: PodClient, make_request: MakeRequest
+) -> None:
+    assert pods.usd_per_h(make_request(gpu=None, gpu_count=0)) is None
+
+
 def test_making_a_pod_twice_makes_two(pods: PodClient, make_request: MakeRequest) -> None:
     first, second = pods.create(make_request()), pods.create(make_request())
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from podproof.compiler.delivery import CHUNK_CHARS, START_COMMAND, ReportTarget, unpack
+from podproof.compiler.ir import Provider
 from podproof.compiler.limits import LIMITS, Size, over_hard, over_soft
 from podproof.compiler.wire import wire_form
 from podproof.harness.verdict import Cleared
@@ -85,12 +86,29 @@ def test_the_pod_is_told_its_orders(make_cleared: MakeCleared) -> None:
     assert {key: value for key, value in env.items() if not key.startswith("PS_")} == {
         "PODPROOF_RUN_ID": "run-1",
         "PODPROOF_MAX_SECONDS": "1800",
+        "PODPROOF_LIMIT": "time",
         "PODPROOF_MAX_RESTARTS": "2",
         "PODPROOF_REPORT_URL": "https://collector.example",
         "PODPROOF_REPORT_TOKEN": "token",
         "WANDB_MODE": "offline",
         "TOKEN": "{{ RUNPOD_SECRET_hf }}",
     }
+
+
+@pytest.mark.parametrize(
+    ("provider", "network_volume", "told"),
+    [
+        (Provider.RUNPOD, None, "1"),
+        (Provider.RUNPOD, "volume", None),
+        (Provider.LOCAL, None, None),
+    ],
+)
+def test_a_script_is_told_when_its_volume_ends_with_the_pod(
+    make_cleared: MakeCleared, provider: Provider, network_volume: str | None, told: str | None
+) -> None:
+    env = env_of(make_cleared(provider=provider, network_volume=network_volume))
+
+    assert env.get("PODPROOF_VOLUME_ENDS_WITH_POD") == told
 
 
 def test_without_a_sink_no_report_address_travels(make_cleared: MakeCleared) -> None:

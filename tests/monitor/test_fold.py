@@ -14,6 +14,7 @@ from podproof.monitor.records import (
     LaunchRecord,
     LaunchStatus,
     NoticeCount,
+    Publication,
     RunStatus,
     SavedCheckpoint,
     ScoredEvaluation,
@@ -247,16 +248,28 @@ def test_what_the_run_said_of_itself_is_in_the_record() -> None:
         event(
             EventKind.DELIVERED, 6, step=50, body={"path": "d", "step": 50, "sha256": {"a": "1"}}
         ),
+        event(
+            EventKind.PUBLISHED,
+            7,
+            body={
+                "repo_id": "me/demo",
+                "commit": "a1",
+                "url": "https://hub/me/demo/tree/a1",
+                "step": 50,
+                "files": 1,
+            },
+        ),
     ]
 
     record = fold_run("run-a", events, None)
 
     assert (record.plan.name, record.plan.method, record.device) == ("demo", "sft", "cuda:0")
+    assert record.publication == Publication("me/demo", "a1", "https://hub/me/demo/tree/a1", 50)
     assert (record.step, record.epoch, record.progress) == (100, 10.0, 0.5)
     assert record.checkpoints == (SavedCheckpoint(50, "out/checkpoint-50"),)
     assert record.notices == (NoticeCount("a row was cut", 3),)
     assert record.delivery == Delivery("d", 50, (("a", "1"),))
-    assert (record.started_unix_s, record.last_event_unix_s) == (101.0, 106.0)
+    assert (record.started_unix_s, record.last_event_unix_s) == (101.0, 107.0)
 
 
 def test_the_end_of_a_run_tells_the_checkpoint_it_chose() -> None:
@@ -285,6 +298,7 @@ def test_bodies_of_the_wrong_shape_are_survived() -> None:
         event(EventKind.CHECKPOINT_SAVED, 2, step=1, body={}),
         event(EventKind.DELIVERED, 3, body={"path": None, "sha256": "abc"}),
         event(EventKind.NOTICE, 4, body={"what": ["list"]}),
+        event(EventKind.PUBLISHED, 4, body={"repo_id": "me/demo", "commit": 7, "url": None}),
         event(EventKind.FAILED, 5, body={"error": "\0bad \ud800", "problems": "none"}),
     ]
 
@@ -292,7 +306,8 @@ def test_bodies_of_the_wrong_shape_are_survived() -> None:
 
     assert record.ending is not None
     assert (record.ending.error, record.ending.problems) == ("bad ?", ())
-    assert (record.delivery, record.checkpoints, record.notices) == (None, (), ())
+    assert (record.delivery, record.publication) == (None, None)
+    assert (record.checkpoints, record.notices) == ((), ())
 
 
 def test_progress_is_not_known_without_a_length() -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the boot program's tests."""
+"""Fixtures of the boot program's tests, and runs that others are compared with."""
 
 import json
 import subprocess
@@ -7,9 +7,31 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime.boot_world import BOOT, Booted, Heard, World, pod_environ
+from tests.runtime.pod_process import PodFolder
+
+from podproof.runtime.plan import Plan, plan_to_json
+
+Undisturbed = Callable[[Plan], dict[str, object]]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Return what a run of a plan comes to when nothing happens to it; each plan is run once."""
+    results: dict[str, dict[str, object]] = {}
+
+    def result(plan: Plan) -> dict[str, object]:
+        key = plan_to_json(plan)
+        if key not in results:
+            folder = PodFolder(tmp_path_factory.mktemp("undisturbed") / "run", plan)
+            assert folder.run() == 0
+            results[key] = folder.result()
+        return results[key]
+
+    return result
 
 
 @pytest.fixture
@@ -62,3 +84,12 @@ def boot(tmp_path: Path, world: World) -> Iterator[Callable[..., Booted]]:
     for booted in started:
         booted.process.kill()
         booted.process.communicate()
+
+
+@pytest.fixture
+def hub_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Serve a hub that this process takes for the only one, with weights to publish there."""
+    from tests.runtime.hub_world import HubWorld, delivered, hub_of_this_process
+
+    with hub_of_this_process(monkeypatch) as hub:
+        yield HubWorld(hub, delivered(tmp_path / "delivered"))

@@ -23,8 +23,9 @@ from tests.runtime.boot_world import (
     pod_environ,
     wait_until,
 )
+from tests.runtime.faulty_collector import closed_port
 
-from podproof.runtime.boot import Child, Log, Orders, unpack_script
+from podproof.runtime.boot import Log, unpack_script
 from podproof.runtime.events import EventKind, event_from_dict
 
 
@@ -157,16 +158,31 @@ def test_a_run_that_is_over_is_not_started_again(
     assert "ran\n" not in printed
 
 
-def test_a_restart_does_not_extend_the_time(
+def test_whatever_lies_in_place_of_the_count_of_starts_ends_the_pod(
     boot: Callable[..., Booted], world: World, tmp_path: Path
 ) -> None:
-    (tmp_path / "run-1").mkdir()
-    (tmp_path / "run-1" / "started").write_text(str(time.time() - 61))
+    (tmp_path / "run-1" / "boots").mkdir(parents=True)
 
     boot("print('ran')")
 
     wait_until(asked_for_its_end(world))
-    assert failures(world)[0]["body"]["error"] == "out of time after 60 s"
+    assert "IsADirectoryError" in failures(world)[0]["body"]["error"]
+
+
+def test_an_address_that_is_none_does_not_keep_the_pod_from_ending(
+    boot: Callable[..., Booted], world: World, tmp_path: Path
+) -> None:
+    calls = program(tmp_path / "bin" / "runpodctl")
+
+    boot(
+        "raise SystemExit(1)",
+        PODPROOF_REPORT_URL="nonsense",
+        RUNPOD_API_BASE_URL=f"http://127.0.0.1:{closed_port()}",
+        PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
+    )
+
+    wait_until(lambda: calls.exists() and calls.read_text().count("\n") >= 2)
+    assert failures(world) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -229,6 +245,7 @@ def test_the_script_finds_its_surroundings(boot: Callable[..., Booted], world: W
     seen = json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
     assert seen["cwd"] == str(booted.folder)
     assert seen["PODPROOF_BOOT"] == "1"
+    assert 0 < float(seen["PODPROOF_DEADLINE_UNIX_S"]) - time.time() < 60
     assert seen["PODPROOF_OUTPUT"] == str(booted.folder / "output")
     assert seen["PODPROOF_DATA"] == str(booted.folder / "data")
     assert seen["PODPROOF_REPORT_TOKEN"] == REPORT_KEY
@@ -295,15 +312,6 @@ def program(path: Path) -> Path:
     path.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
     path.chmod(0o755)
     return calls
-
-
-def test_a_script_that_ignores_the_end_of_its_time_is_killed(tmp_path: Path, world: World) -> None:
-    environ = {**pod_environ("", tmp_path, world), "PODPROOF_MAX_SECONDS": "1.5"}
-    ignore = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
-
-    code = Child(Log(), grace_s=0.1).run([sys.executable, "-c", ignore], environ, Orders(environ))
-
-    assert code == -signal.SIGKILL
 
 
 class FullDisk(io.BytesIO):

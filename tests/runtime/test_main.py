@@ -274,7 +274,7 @@ def test_a_boot_number_that_is_none_is_exit_code_2_without_a_traceback(
 def test_a_signal_asks_for_an_orderly_end_and_a_second_one_ends_at_once(
     number: signal.Signals,
 ) -> None:
-    stop = StopRequest()
+    stop = StopRequest(is_awaited=True)
     _listen_for_signals(stop)
 
     os.kill(os.getpid(), number)
@@ -283,3 +283,13 @@ def test_a_signal_asks_for_an_orderly_end_and_a_second_one_ends_at_once(
         signal.raise_signal(number)
 
     assert asked == number.name
+
+
+def test_a_signal_that_no_step_waits_for_ends_at_once() -> None:
+    stop = StopRequest()
+    _listen_for_signals(stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGTERM)
+
+    assert stop.reason == "SIGTERM"

@@ -1,8 +1,4 @@
-import json
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,20 +195,49 @@ def test_retry_after_is_obeyed(tmp_path: Path) -> None:
     assert max(time.waits_s) == 120.0
 
 
-def test_a_refused_token_ends_delivery_with_one_notice_and_the_file_goes_on(
-    tmp_path: Path,
-) -> None:
-    with collecting(Fault.WRONG_TOKEN) as collector, reporting(tmp_path, collector.url) as reporter:
+def test_a_retry_after_that_is_a_date_is_obeyed_up_to_ten_minutes(tmp_path: Path) -> None:
+    time = HurriedTime()
+    with (
+        collecting(Fault.TOO_MANY) as collector,
+        reporting(tmp_path, collector.url, pace=time.pace()) as reporter,
+    ):
+        collector.retry_after = "Thu, 01 Jan 1970 23:00:00 GMT"
         train(reporter, [1])
-        collector.wait_until(lambda collector: collector.posts == 1)
-        train(reporter, [2])
+        collector.wait_until(lambda collector: bool(collector.events))
+        reporter.close(PLENTY_S)
+
+    assert max(time.waits_s) == 600.0
+
+
+def test_a_refused_token_is_tried_again_every_minute_with_one_notice(tmp_path: Path) -> None:
+    time = HurriedTime()
+    with (
+        collecting(Fault.WRONG_TOKEN, Fault.WRONG_TOKEN) as collector,
+        reporting(tmp_path, collector.url, pace=time.pace()) as reporter,
+    ):
+        train(reporter, [1])
+        collector.wait_until(lambda collector: len(collector.events) == 2)
         is_delivered = reporter.close(PLENTY_S)
 
     notices = [event["body"]["what"] for event in written(tmp_path) if event["kind"] == "notice"]
-    assert not is_delivered
-    assert collector.posts == 1
-    assert notices == ["the collector refuses our token (HTTP 401); delivery has stopped"]
-    assert [event["step"] for event in written(tmp_path) if event["step"]] == [1, 2]
+    assert is_delivered
+    assert [wait for wait in time.waits_s if wait >= 60.0] == [60.0, 60.0]
+    assert notices == ["the collector refuses our token (HTTP 401); it is asked again"]
+
+
+def test_the_end_of_a_run_asks_once_more_and_does_not_wait_for_a_refused_token(
+    tmp_path: Path,
+) -> None:
+    with (
+        collecting(*[Fault.WRONG_TOKEN] * 99) as collector,
+        reporting(tmp_path, collector.url) as reporter,
+    ):
+        train(reporter, [1])
+        is_delivered = reporter.close(PLENTY_S)
+
+        assert not is_delivered
+        assert collector.posts <= 2
+    assert [event["step"] for event in written(tmp_path)] == [1, None]
 
 
 def test_an_event_the_collector_cannot_take_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -279,116 +304,3 @@ def test_every_event_is_there_exactly_once_whatever_the_faults(
 
     assert is_delivered
     assert list(collector.events) == ids(1, count)
-
-
-# --- restarts
-
-
-def test_a_restart_sends_what_was_not_confirmed_and_nothing_else(tmp_path: Path) -> None:
-    with collecting() as first, reporting(tmp_path, first.url) as reporter:
-        train(reporter, range(3))
-        reporter.close(PLENTY_S)
-    with reporting(tmp_path, f"http://127.0.0.1:{closed_port()}", boot=2) as reporter:
-        train(reporter, range(2))
-        reporter.close(0.05)
-    with collecting() as second, reporting(tmp_path, second.url, boot=3) as reporter:
-        train(reporter, range(1))
-        is_delivered = reporter.close(PLENTY_S)
-
-    assert is_delivered
-    assert second.deliveries == [*ids(2, 2), *ids(3, 1)]
-
-
-def test_a_line_cut_short_by_a_kill_is_ended_and_skipped(tmp_path: Path) -> None:
-    with reporting(tmp_path) as reporter:
-        train(reporter, range(3))
-        reporter.close(PLENTY_S)
-    file = tmp_path / "events.jsonl"
-    file.write_bytes(file.read_bytes()[:-10])
-
-    with collecting() as collector, reporting(tmp_path, collector.url, boot=2) as reporter:
-        train(reporter, range(1))
-        is_delivered = reporter.close(PLENTY_S)
-
-    assert is_delivered
-    assert collector.deliveries == [*ids(1, 2), *ids(2, 1)]
-    assert json.loads(file.read_text().splitlines()[-1])["event_id"] == "run-a-2-0"
-
-
-def test_a_process_killed_in_the_middle_loses_none_of_its_written_events(tmp_path: Path) -> None:
-    script = """if True:
-        import sys
-        from pathlib import Path
-        from podproof.runtime.events import EventKind
-        from podproof.runtime.reporter import Reporter, ReportSource
-        output = Path(sys.argv[1])
-        reporter = Reporter(output, ReportSource("run-a", 1))
-        for step in range(10**9):
-            reporter.report(EventKind.EVALUATION, step=step, body={"eval_loss": 1.0})
-            if (output / "events.jsonl").exists() and step > 1000:
-                print("well on its way", flush=True)
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-    lines = (tmp_path / "events.jsonl").read_bytes().count(b"\n")
-
-    with collecting() as collector, reporting(tmp_path, collector.url, boot=2) as reporter:
-        is_delivered = reporter.close(PLENTY_S)
-
-    assert is_delivered
-    assert lines > 0
-    assert list(collector.events) == ids(1, lines)
-
-
-# --- a disk that refuses
-
-
-def test_a_full_disk_does_not_stop_delivery_and_the_file_is_written_later(tmp_path: Path) -> None:
-    (tmp_path / "events.jsonl").symlink_to("/dev/full")
-    with collecting() as collector, reporting(tmp_path, collector.url) as reporter:
-        train(reporter, range(3))
-        collector.wait_until(lambda collector: len(collector.events) == 3)
-        (tmp_path / "events.jsonl").unlink()
-        is_delivered = reporter.close(PLENTY_S)
-
-    assert is_delivered
-    assert reporter.counts.failed_writes >= 1
-    assert [event["event_id"] for event in written(tmp_path)] == ids(1, 3)
-
-
-def test_an_output_folder_that_cannot_be_made_is_no_error_for_training(tmp_path: Path) -> None:
-    (tmp_path / "output").write_text("a file where the folder should be")
-    with collecting() as collector, reporting(tmp_path / "output", collector.url) as reporter:
-        train(reporter, range(3))
-        collector.wait_until(lambda collector: len(collector.events) == 3)
-        reporter.close(0.0)
-
-    assert collector.deliveries == ids(1, 3)
-
-
-def test_without_a_collector_a_disk_that_refuses_means_not_delivered(tmp_path: Path) -> None:
-    (tmp_path / "events.jsonl").symlink_to("/dev/full")
-    with reporting(tmp_path) as reporter:
-        train(reporter, [1])
-
-        assert not reporter.close(0.05)
-
-
-def test_only_train_logs_are_dropped_when_too_much_waits_and_a_notice_tells_how_many(
-    tmp_path: Path,
-) -> None:
-    (tmp_path / "events.jsonl").symlink_to("/dev/full")
-    with reporting(tmp_path, pace=HurriedTime().pace(waiting_limit=3)) as reporter:
-        train(reporter, range(10))
-        reporter.report(EventKind.EVALUATION, step=10, body={"eval_loss": 1.0})
-        (tmp_path / "events.jsonl").unlink()
-        is_delivered = reporter.close(PLENTY_S)
-
-    kinds = [event["kind"] for event in written(tmp_path)]
-    assert is_delivered
-    assert kinds == ["train_log", "train_log", "train_log", "evaluation", "notice"]
-    assert written(tmp_path)[-1]["body"]["count"] == 7

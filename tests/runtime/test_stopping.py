@@ -1,183 +1,240 @@
-"""Why a run ends before its last step: patience, a loss that diverges, a loss that is flat."""
+"""Signals and kills: whenever they come, a restart ends as if they had not come."""
 
-import functools
-import math
-from types import SimpleNamespace
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from tests.runtime.pod_process import Fault, PodFolder, plan_for
 
-from podproof.runtime.plan import EarlyStopping, ScorerPlan, TrendPlan
-from podproof.runtime.scorer import observe_evaluation, trainer_metric
-from podproof.runtime.scores import ScoreState
-from podproof.runtime.stopping import StopReason, stop_reason
-from podproof.runtime.trend import LossTrend, observe_loss, trend_of
+from podproof.runtime.events import EventKind
+from podproof.runtime.plan import EarlyStopping, MethodName, Plan, ScorerPlan
 
-
-def patient(patience: int | None, min_delta: float = 0.0) -> ScorerPlan:
-    return ScorerPlan(early_stopping=EarlyStopping(patience, min_delta))
-
-
-def evaluated(*losses: object, plan: ScorerPlan) -> ScoreState:
-    """Return the state after evaluations without any train log."""
-    state = ScoreState()
-    for step, loss in enumerate(losses, 1):
-        state, _ = observe_evaluation(state, step, loss, plan)
-    return state
+Undisturbed = Callable[[Plan], dict[str, Any]]
+BY_EPOCH: dict[str, Any] = {
+    "eval_steps": None,
+    "save_steps": None,
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "logging_strategy": "epoch",
+}
 
 
-def stops(*losses: object, plan: ScorerPlan) -> bool:
-    return stop_reason(evaluated(*losses, plan=plan), LossTrend(), plan) is not None
+def evaluated_steps(pod: PodFolder) -> list[int | None]:
+    return [event.step for event in pod.events(EventKind.EVALUATION)]
 
 
-def trained(*losses: float, plan: ScorerPlan) -> StopReason | None:
-    """Return whether a run with these train logs and no evaluation would stop after the last."""
-    trend = functools.reduce(observe_loss, losses, trend_of(plan.trend))
-    return stop_reason(ScoreState(), trend, plan)
+def signal_when(audited: str, part: str, number: signal.Signals) -> None:
+    """Send a signal to this process the first time an audited event names a path with `part`."""
+    armed = [True]
+
+    def listen(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == audited and armed and part in str(arguments[0]):
+            armed.clear()
+            os.kill(os.getpid(), number)
+
+    sys.addaudithook(listen)
+
+
+# Step 4 and 8 are evaluated and saved; step 6 ends an epoch; step 12 is the last.
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        4,
+        7,
+        pytest.param(8, marks=pytest.mark.slow),
+        pytest.param(11, marks=pytest.mark.slow),
+        12,
+    ],
+)
+def test_a_sigterm_in_a_step_saves_that_step_and_nothing_is_lost(
+    tmp_path: Path, step: int, undisturbed: Undisturbed
+) -> None:
+    pod = PodFolder(tmp_path / "run")
+
+    stopped = pod.run(Fault(at=step, sends=signal.SIGTERM))
+    at_the_stop = (pod.ending()["kind"], f"checkpoint-{step}" in pod.checkpoints())
+    resumed = pod.run()
+
+    assert (stopped, resumed) == (143, 0)
+    assert at_the_stop == ("preempted", True)
+    assert pod.result() == undisturbed(pod.plan)
+    assert evaluated_steps(pod) == [4, 8, 12]
+
+
+@pytest.mark.parametrize("batch", [1, pytest.param(4, marks=pytest.mark.slow), 6])
+def test_a_sigterm_in_an_evaluation_leaves_it_and_a_restart_makes_it(
+    tmp_path: Path, batch: int, undisturbed: Undisturbed
+) -> None:
+    pod = PodFolder(tmp_path / "run")
+
+    stopped = pod.run(Fault(at=batch, is_training=False, sends=signal.SIGTERM))
+    resumed = pod.run()
+
+    assert (stopped, resumed) == (143, 0)
+    assert pod.result() == undisturbed(pod.plan)
+    assert evaluated_steps(pod) == [4, 8, 12]
+
+
+def test_a_stop_in_the_evaluation_that_a_restart_makes_up_for_is_no_trouble(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    pod = PodFolder(tmp_path / "run")
+    in_the_first_evaluation = Fault(is_training=False, sends=signal.SIGTERM)
+
+    codes = [pod.run(in_the_first_evaluation), pod.run(in_the_first_evaluation), pod.run()]
+
+    assert codes == [143, 143, 0]
+    assert pod.result() == undisturbed(pod.plan)
 
 
 @pytest.mark.parametrize(
-    ("losses", "expected"),
+    "step", [pytest.param(3, marks=pytest.mark.slow), 6, pytest.param(12, marks=pytest.mark.slow)]
+)
+def test_where_epochs_are_evaluated_a_stop_adds_no_evaluation_and_loses_none(
+    tmp_path: Path, step: int, undisturbed: Undisturbed
+) -> None:
+    pod = PodFolder(tmp_path / "run", plan_for(**BY_EPOCH))
+
+    stopped = pod.run(Fault(at=step, sends=signal.SIGTERM))
+    resumed = pod.run()
+
+    assert (stopped, resumed) == (143, 0)
+    assert pod.result() == undisturbed(pod.plan)
+    assert evaluated_steps(pod) == [6, 12]
+
+
+@pytest.mark.parametrize(
+    "method", [MethodName.DPO, pytest.param(MethodName.ORPO, marks=pytest.mark.slow)]
+)
+def test_a_stop_is_the_same_for_every_method(
+    tmp_path: Path, method: MethodName, undisturbed: Undisturbed
+) -> None:
+    pod = PodFolder(tmp_path / "run", plan_for(method))
+
+    stopped = pod.run(Fault(at=7, sends=signal.SIGTERM))
+    resumed = pod.run()
+
+    assert (stopped, resumed) == (143, 0)
+    assert pod.result() == undisturbed(pod.plan)
+
+
+def test_sigint_stops_as_sigterm_does(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    pod = PodFolder(tmp_path / "run")
+
+    stopped = pod.run(Fault(at=5, sends=signal.SIGINT))
+    resumed = pod.run()
+
+    assert (stopped, resumed) == (143, 0)
+    assert pod.events(EventKind.PREEMPTED)[0].body == {"reason": "SIGINT"}
+    assert pod.result() == undisturbed(pod.plan)
+
+
+@pytest.mark.parametrize(
+    "moment",
     [
-        ((2.0, 1.0), False),
-        ((2.0, 2.1), False),
-        ((2.0, 2.1, 2.2), True),
-        ((2.0, 2.0, 2.0), True),
-        ((2.0, 2.1, 1.9), False),
-        ((2.0, 2.1, 1.9, 2.0, 2.0), True),
-        ((2.0, math.nan, math.nan), True),
-        ((math.nan, math.nan), False),
-        ((math.nan, math.nan, math.nan), True),
-        ((math.nan, 2.0, 2.1), False),
-        ((), False),
+        pytest.param(("open", "rows.jsonl"), id="reading rows"),
+        pytest.param(("shutil.copyfile", "checkpoint-12"), id="delivering"),
     ],
 )
-def test_training_stops_after_two_evaluations_in_a_row_with_nothing_better(
-    losses: tuple[float, ...],
-    *,
-    expected: bool,
+def test_where_no_step_would_be_lost_a_signal_ends_the_run_at_once(
+    tmp_path: Path, moment: tuple[str, str], undisturbed: Undisturbed
 ) -> None:
-    assert stops(*losses, plan=patient(2)) == expected
+    pod = PodFolder(tmp_path / "run")
+
+    stopped = pod.run(before=partial(signal_when, *moment, signal.SIGTERM))
+    kind = pod.ending()["kind"]
+    resumed = pod.run()
+
+    assert (stopped, kind, resumed) == (143, "preempted", 0)
+    assert pod.result() == undisturbed(pod.plan)
 
 
-@pytest.mark.parametrize(("second", "expected"), [(1.95, True), (1.875, True), (1.85, False)])
-def test_a_gain_that_is_not_beyond_the_margin_does_not_count(
-    second: float,
-    *,
-    expected: bool,
-) -> None:
-    assert stops(2.0, second, plan=patient(1, min_delta=0.125)) == expected
-
-
-def test_a_gain_within_the_margin_is_still_the_best() -> None:
-    assert evaluated(2.0, 1.9, plan=patient(5, min_delta=0.5)).best_step == 2
-
-
-def test_without_patience_nothing_stops() -> None:
-    assert not stops(*[2.0] * 50, plan=patient(None))
-
-
-@settings(max_examples=200)
-@given(
-    st.lists(st.sampled_from([1.0, 1.1, 1.25, 1.5, 1.625, 2.0, math.nan, math.inf]), max_size=10),
-    st.integers(1, 4),
-    st.sampled_from([0.0, 0.1, 0.125, 0.5]),
+@pytest.mark.parametrize(
+    "kill",
+    [
+        pytest.param(Fault(at=2), id="before the first save", marks=pytest.mark.slow),
+        pytest.param(Fault(at=5), id="just after a save"),
+        pytest.param(Fault(at=8), id="just before a save", marks=pytest.mark.slow),
+        pytest.param(Fault(at=4, is_training=False), id="in an evaluation"),
+        pytest.param(Fault(at=6, is_training=False), id="in the last one", marks=pytest.mark.slow),
+    ],
 )
-def test_it_stops_when_the_early_stopping_of_transformers_does(
-    losses: list[float], patience: int, min_delta: float
+def test_a_kill_loses_one_save_interval_at_most(
+    tmp_path: Path, kill: Fault, undisturbed: Undisturbed
 ) -> None:
-    plan = patient(patience, min_delta)
+    pod = PodFolder(tmp_path / "run")
 
-    ours = [stops(*losses[: k + 1], plan=plan) for k in range(len(losses))]
+    killed = pod.run(replace(kill, sends=signal.SIGKILL))
+    before = {event.step for event in pod.events(EventKind.EVALUATION)}
+    resumed = pod.run()
 
-    assert ours == early_stopping_of_transformers(losses, plan)
-
-
-def early_stopping_of_transformers(losses: list[float], plan: ScorerPlan) -> list[bool]:
-    """Return at which evaluations its callback asks for a stop; the books are kept by hand."""
-    from transformers import EarlyStoppingCallback
-
-    theirs = EarlyStoppingCallback(plan.early_stopping.patience or 1, plan.early_stopping.min_delta)
-    args = SimpleNamespace(metric_for_best_model="eval_score", greater_is_better=True)
-    state = SimpleNamespace(best_metric=None)
-    return [_asked(theirs, args, state, metric_of(loss)) for loss in losses]
+    assert (killed, resumed) == (-9, 0)
+    assert pod.result() == undisturbed(pod.plan)
+    assert before <= {4, 8}
+    assert evaluated_steps(pod) == [4, 8, 12]
 
 
-def _asked(theirs: Any, args: Any, state: Any, metric: float) -> bool:
-    control = SimpleNamespace(should_training_stop=False)
-    theirs.on_evaluate(args, state, control, {"eval_score": metric})
-    # Trainer._determine_best_metric, after the callbacks.
-    state.best_metric = -math.inf if state.best_metric is None else state.best_metric
-    state.best_metric = max(state.best_metric, metric)  # NaN, coming second, never wins
-    return bool(control.should_training_stop)
-
-
-def metric_of(loss: float) -> float:
-    return trainer_metric(observe_evaluation(ScoreState(), 1, loss, ScorerPlan())[1])
-
-
-# The loss trend.
-
-
-def watchful(**trend: int) -> ScorerPlan:
-    return ScorerPlan(trend=TrendPlan(**trend))
-
-
-def test_a_run_stops_after_so_many_logs_in_a_row_that_diverge() -> None:
-    plan = watchful(stop_on_divergence=3)
-
-    assert trained(2.0, math.nan, math.nan, plan=plan) is None
-    assert trained(2.0, math.nan, math.nan, math.nan, plan=plan) is StopReason.DIVERGING
-
-
-def test_a_log_that_does_not_diverge_starts_the_count_anew() -> None:
-    plan = watchful(stop_on_divergence=3)
-
-    assert trained(math.nan, math.nan, 2.0, math.nan, math.nan, plan=plan) is None
-
-
-def test_a_loss_that_explodes_without_becoming_infinite_diverges_too() -> None:
-    plan = watchful(stop_on_divergence=2)
-
-    assert trained(*[1.0] * 10, 50.0, 500.0, plan=plan) is StopReason.DIVERGING
-
-
-def test_a_run_stops_after_so_many_logs_in_a_row_that_are_flat() -> None:
-    plan = watchful(window=6, stop_on_plateau=4)
-
-    # The first word is said at the sixth loss.
-    assert trained(*[1.0] * 8, plan=plan) is None
-    assert trained(*[1.0] * 9, plan=plan) is StopReason.PLATEAU
-
-
-def test_a_loss_that_keeps_falling_is_no_plateau() -> None:
-    plan = watchful(window=6, stop_on_plateau=1)
-
-    assert trained(*[2.0 - 0.02 * log for log in range(50)], plan=plan) is None
-
-
-def test_a_trend_stops_nothing_unless_the_plan_says_so() -> None:
-    assert trained(*[1.0] * 100, math.nan, math.nan, plan=ScorerPlan()) is None
-
-
-def test_the_most_alarming_reason_is_given() -> None:
-    plan = ScorerPlan(early_stopping=EarlyStopping(1), trend=TrendPlan(stop_on_divergence=1))
-    diverging = observe_loss(trend_of(plan.trend), math.nan)
-    impatient = evaluated(1.0, 2.0, plan=plan)
-
-    assert stop_reason(impatient, diverging, plan) is StopReason.DIVERGING
-    assert stop_reason(impatient, LossTrend(), plan) is StopReason.EARLY_STOPPING
-
-
-@given(
-    st.lists(st.sampled_from([1.0, 1.25, 3.0, 40.0, math.nan]), max_size=30),
-    st.integers(-20, 20),
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("checkpoint-8/trainer_state.json", "checkpoint-8 set aside: trainer_state.json is"),
+        # Opened by Python only when the checkpoint is whole and is being hashed.
+        ("checkpoint-8/optimizer.pt", "checkpoint-8 has no manifest"),
+    ],
+    ids=["saving", "sealing"],
 )
-def test_losses_in_another_unit_stop_the_run_at_the_same_log(
-    losses: list[float], power: int
+def test_a_kill_while_a_checkpoint_is_made_goes_back_to_one_that_is_whole(
+    tmp_path: Path, file: str, said: str, undisturbed: Undisturbed
 ) -> None:
-    plan = watchful(window=6, stop_on_divergence=2, stop_on_plateau=3)
-    rescaled = [loss * 2.0**power for loss in losses]
+    pod = PodFolder(tmp_path / "run")
 
-    assert trained(*rescaled, plan=plan) is trained(*losses, plan=plan)
+    killed = pod.run(before=partial(signal_when, "open", file, signal.SIGKILL))
+    resumed = pod.run()
+
+    assert (killed, resumed) == (-9, 0)
+    assert pod.result() == undisturbed(pod.plan)
+    assert pod.notices()[0].startswith(said)
+
+
+def test_a_run_that_had_stopped_early_does_not_train_on_after_a_kill(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    # Evaluated at every step with a rate that grows nothing better: patience runs out soon.
+    plan = impatient_plan()
+    pod = PodFolder(tmp_path / "run", plan)
+
+    killed = pod.run(before=partial(signal_when, "shutil.copyfile", "checkpoint", signal.SIGKILL))
+    resumed = pod.run()
+
+    assert (killed, resumed) == (-9, 0)
+    assert pod.result() == undisturbed(plan)
+    assert pod.ending()["kind"] == "stopped_early"
+    assert pod.ending()["final_step"] < 12
+
+
+def impatient_plan() -> Plan:
+    stopping = EarlyStopping(patience=1, min_delta=1.0)
+    plan = plan_for(eval_steps=2, save_steps=2)
+    return replace(plan, scorer=ScorerPlan(early_stopping=stopping))
+
+
+def test_a_bug_ends_a_start_with_its_traceback_and_the_next_start_goes_on(
+    tmp_path: Path, undisturbed: Undisturbed
+) -> None:
+    pod = PodFolder(tmp_path / "run")
+
+    failed = pod.run(Fault(at=6, error="a worker broke"))
+    (event,) = pod.events(EventKind.FAILED)
+    resumed = pod.run()
+
+    assert (failed, resumed) == (1, 0)
+    assert event.body["error"] == "RuntimeError: a worker broke"
+    assert event.body["problems"][-1] == "RuntimeError: a worker broke"
+    assert pod.result() == undisturbed(pod.plan)

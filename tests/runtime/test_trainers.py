@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from podproof.runtime.arithmetic import arithmetic
+from podproof.runtime.callback import StopRequest
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.errors import BadData, BadPlan
+from podproof.runtime.events import EventKind
 from podproof.runtime.plan import (
     AdapterKind,
     AdapterPlan,
@@ -16,6 +19,7 @@ from podproof.runtime.plan import (
     MethodName,
     ModelInit,
     ModelPlan,
+    NonfinitePlan,
     Plan,
     PredictionsPlan,
     PublishPlan,
@@ -25,6 +29,8 @@ from podproof.runtime.plan import (
     ScorerPlan,
 )
 from podproof.runtime.rows import Row, Rows
+from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.trainers import (
     BuiltTrainer,
     adjust_to_machine,
@@ -133,8 +139,21 @@ PAIRS = Rows(
 ROWS = {MethodName.SFT: MESSAGES, MethodName.DPO: PAIRS, MethodName.ORPO: PAIRS}
 
 
+def no_report(kind: EventKind, **_event: Any) -> None:
+    """Hear nothing: what a safeguard reports is not looked at here."""
+
+
+def built_from(plan: Plan, rows: Rows, folder: Path, hooks: object | None = None) -> BuiltTrainer:
+    sealer = CheckpointSealer(no_report)
+    deadline = DeadlineWatch({}, plan.publish.to)
+    safeguard = Safeguard(
+        StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256, deadline
+    )
+    return build_trainer(plan, rows, folder, hooks or ScoringHooks(), safeguard)
+
+
 def built_with(plan: Plan, folder: Path, hooks: object | None = None) -> BuiltTrainer:
-    return build_trainer(plan, ROWS[plan.method], folder, hooks or ScoringHooks())
+    return built_from(plan, ROWS[plan.method], folder, hooks)
 
 
 @pytest.mark.parametrize("kind", [AdapterKind.NONE, AdapterKind.LORA])
@@ -205,14 +224,14 @@ def test_without_evaluation_rows_a_plan_that_evaluates_is_refused(tmp_path: Path
     rows = Rows(MESSAGES.train, (), RowFormat.MESSAGES)
 
     with pytest.raises(BadData, match="no evaluation rows"):
-        build_trainer(plan_for(MethodName.SFT), rows, tmp_path, ScoringHooks())
+        built_from(plan_for(MethodName.SFT), rows, tmp_path)
 
 
 def test_a_plan_that_does_not_evaluate_needs_no_evaluation_rows(tmp_path: Path) -> None:
     plan = dataclasses.replace(plan_for(MethodName.SFT), arguments={**SHORT_RUN, "max_steps": 1})
     rows = Rows(MESSAGES.train, (), RowFormat.MESSAGES)
 
-    built = build_trainer(plan, rows, tmp_path, ScoringHooks())
+    built = built_from(plan, rows, tmp_path)
 
     assert built.trainer.eval_dataset is None
 
@@ -238,7 +257,7 @@ def test_prompts_that_leave_no_room_for_an_answer_are_refused_by_row(
     rows = Rows((Row("rows:2", columns),), PAIRS.eval, RowFormat.PREFERENCE)
 
     with pytest.raises(BadData, match=r"rows:2: the prompt has .* leaves none") as refusal:
-        build_trainer(plan_for(method), rows, tmp_path, ScoringHooks())
+        built_from(plan_for(method), rows, tmp_path)
 
     assert len(refusal.value.problems) == 2
     assert refusal.value.problems[-1].where == "method.max_length"
@@ -249,7 +268,7 @@ def test_orpo_without_max_length_is_held_to_the_length_it_cuts_at(tmp_path: Path
     rows = Rows((*PAIRS.train, long_pair), PAIRS.eval, RowFormat.PREFERENCE)
 
     with pytest.raises(BadData, match="max_length=512"):
-        build_trainer(plan_for(MethodName.ORPO, max_length=None), rows, tmp_path, ScoringHooks())
+        built_from(plan_for(MethodName.ORPO, max_length=None), rows, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:The `'keep_end'` truncation mode:FutureWarning")
@@ -257,7 +276,7 @@ def test_dpo_that_keeps_the_end_may_have_long_prompts(tmp_path: Path) -> None:
     rows = Rows((*PAIRS.train, Row("rows:9", TURNS_PAIR)), PAIRS.eval, RowFormat.PREFERENCE)
     plan = plan_for(MethodName.DPO, truncation_mode="keep_end")
 
-    built = build_trainer(plan, rows, tmp_path, ScoringHooks())
+    built = built_from(plan, rows, tmp_path)
 
     assert len(built.trainer.train_dataset) == 8
 
@@ -297,6 +316,19 @@ def test_without_a_gpu_what_needs_one_gives_way_and_is_told() -> None:
     assert (adjusted.arguments["bf16"], adjusted.arguments["optim"]) == (False, "adamw_torch")
 
 
+def test_without_a_gpu_nothing_is_sharded_and_that_is_told() -> None:
+    zero = {"zero_optimization": {"stage": 2}}
+    plan = plan_for(MethodName.SFT, deepspeed=zero, fsdp=True)
+
+    adjusted, notices = adjust_to_machine(plan, has_gpu=False)
+
+    assert adjusted.arguments["deepspeed"] is False
+    assert notices == (
+        "no GPU: deepspeed is off",
+        "no GPU: fsdp parts nothing, each process holds the whole model",
+    )
+
+
 def test_a_plan_made_for_the_cpu_needs_no_notice() -> None:
     adjusted, notices = adjust_to_machine(plan_for(MethodName.SFT), has_gpu=False)
 
@@ -310,6 +342,7 @@ def test_what_the_plan_leaves_open_is_filled_in(tmp_path: Path) -> None:
     assert arguments["output_dir"] == str(tmp_path)
     assert arguments["seed"] == 5
     assert arguments["activation_checkpointing"] is True
+    assert arguments["ddp_find_unused_parameters"] is False
 
 
 def test_gradient_checkpointing_is_passed_on_by_its_present_name(tmp_path: Path) -> None:

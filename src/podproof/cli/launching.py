@@ -16,6 +16,7 @@ from rich.console import Console
 from podproof.cli.scripts import compiled, data_roots, request_of
 from podproof.cli.terminal import (
     EXIT_INTERRUPTED,
+    EXIT_OUT_OF_TIME,
     EXIT_REFUSED,
     EXIT_UNKNOWN,
     err,
@@ -130,7 +131,7 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
         outcome = Outcome.INTERRUPTED
         store.end_launch(run_id, outcome.value)
     if outcome is not Outcome.ENDED_ITSELF:
-        _record_interruption(store, run_id, outcome.value)
+        _record_interruption(store, run_id, outcome)
     return store.run(run_id)
 
 
@@ -244,7 +245,7 @@ def _progress_text(record: RunRecord) -> str:
     return f"step {record.step} of {total}" if total else f"step {record.step}"
 
 
-def _record_interruption(store: Store, run_id: str, reason: str) -> None:
+def _record_interruption(store: Store, run_id: str, outcome: Outcome) -> None:
     """Write the ending down that the pod itself could not."""
     boot = max(1, store.run(run_id).boots)
     event = Event(
@@ -252,11 +253,11 @@ def _record_interruption(store: Store, run_id: str, reason: str) -> None:
         run_id=run_id,
         boot=boot,
         seq=2**31 - 1,
-        kind=EventKind.INTERRUPTED,
+        kind=_KINDS.get(outcome, EventKind.INTERRUPTED),
         time_unix_s=time.time(),
         step=None,
         epoch=None,
-        body={"reason": reason},
+        body={"reason": outcome.value},
     )
     store.ingest([event])
 
@@ -264,16 +265,23 @@ def _record_interruption(store: Store, run_id: str, reason: str) -> None:
 def _where_weights_are(record: RunRecord) -> str:
     if record.delivery is None:
         return "no weights were delivered"
-    return f"the chosen weights lie in {record.delivery.path}"
+    place = f"the chosen weights lie in {record.delivery.path}"
+    return place if record.publication is None else f"{place} and at {record.publication.url}"
 
 
 def _exit_code(record: RunRecord) -> int:
     return _EXIT_CODES.get(record.status, EXIT_REFUSED)
 
 
+_KINDS = {
+    Outcome.OUT_OF_TIME: EventKind.OUT_OF_TIME,
+    Outcome.OUT_OF_MONEY: EventKind.OUT_OF_MONEY,
+}
 _EXIT_CODES = {
     RunStatus.DONE: 0,
     RunStatus.STOPPED_EARLY: 0,
+    RunStatus.OUT_OF_TIME: EXIT_OUT_OF_TIME,
+    RunStatus.OUT_OF_MONEY: EXIT_OUT_OF_TIME,
     RunStatus.INTERRUPTED: EXIT_INTERRUPTED,
     RunStatus.ENDED: EXIT_UNKNOWN,
 }

@@ -16,6 +16,7 @@ from podproof.runtime.errors import PodproofError, Problem
 
 EXIT_REFUSED = 1
 EXIT_UNKNOWN = 4
+EXIT_OUT_OF_TIME = 6
 EXIT_INTERRUPTED = 130
 
 # Written to a pipe a table keeps this width, so that nothing is folded by accident.
