@@ -20,6 +20,7 @@ from typing import Any
 
 from podproof.harness.simulator import Scenario, SimulatedTrainer
 from podproof.runtime.callback import PodCallback, StopRequest
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import (
     AdapterKind,
@@ -28,6 +29,7 @@ from podproof.runtime.plan import (
     MethodName,
     ModelInit,
     ModelPlan,
+    NonfinitePlan,
     Plan,
     PredictionsPlan,
     PublishPlan,
@@ -38,6 +40,8 @@ from podproof.runtime.plan import (
 )
 from podproof.runtime.reporter import Reporter, ReportSource
 from podproof.runtime.rows import Row, Rows
+from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.sealing import CheckpointSealer
 
 ROUNDS = 15
 STEPS = 40
@@ -87,6 +91,10 @@ class NoHooks:
     """In the callback's place: nothing is called."""
 
 
+def keep(kind: EventKind, **rest: Any) -> None:
+    """Take an event and do nothing."""
+
+
 def rows() -> Rows:
     """Return questions and answers enough for one pass."""
     there = [
@@ -108,7 +116,15 @@ def train(hooks: object, folder: str) -> float:
     """Train once with these hooks; return the seconds it took."""
     from podproof.runtime.trainers import build_trainer
 
-    trainer = build_trainer(PLAN, rows(), Path(folder), hooks).trainer
+    safeguard = Safeguard(
+        StopRequest(),
+        NonfinitePlan(),
+        CheckpointSealer(keep),
+        keep,
+        "0",
+        DeadlineWatch({}, PLAN.publish.to),
+    )
+    trainer = build_trainer(PLAN, rows(), Path(folder), hooks, safeguard).trainer
     started_s = time.perf_counter()
     trainer.train()
     return time.perf_counter() - started_s
@@ -170,9 +186,6 @@ def report_seconds(folder: str) -> float:
 
 def events_per_second() -> float:
     """Return the rate at which simulated events reach the real callback."""
-
-    def keep(kind: EventKind, **rest: Any) -> None:
-        """Take the event and do nothing."""
 
     scenario = Scenario("fast", MethodName.DPO, max_steps=SIMULATED_STEPS, eval_steps=50)
     rates = []

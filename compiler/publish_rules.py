@@ -19,7 +19,9 @@ def published_folder(config: Config) -> Iterator[Problem]:
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", folder):
         what = f"must be one plain folder name, got {folder!r}"
         yield Problem("publish.dir", what, "set publish.dir=delivered")
-    if re.fullmatch(r"checkpoint-.*|quarantine|ranks|events\..*|.*\.(json|unfinished|former)", folder):
+    if re.fullmatch(
+        r"checkpoint-.*|quarantine|ranks|events\..*|.*\.(json|unfinished|former)", folder
+    ):
         what = f"{folder!r} is a name the run itself uses beside it"
         yield Problem("publish.dir", what, "set publish.dir=delivered")
 

@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from tests.runtime.test_callback import Recorder, callback_with
-from tests.runtime.test_trainers import MESSAGES, plan_for
+from tests.runtime.test_trainers import built_with, plan_for
 from transformers import EarlyStoppingCallback, TrainerCallback
 from trl.trainer import base_trainer
 
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import MethodName
-from podproof.runtime.trainers import build_trainer
 
 # What one integration was given: (step, name, value).
 Logged = list[tuple[int, str, Any]]
@@ -29,7 +28,7 @@ def trained_with(folder: Path, *names: str, **arguments: Any) -> Recorder:
     """Train with the pod's own callback and these integrations; return what was reported."""
     recorder = Recorder()
     plan = plan_for(MethodName.SFT, report_to=list(names), **arguments)
-    build_trainer(plan, MESSAGES, folder, callback_with(recorder)).trainer.train()
+    built_with(plan, folder, callback_with(recorder)).trainer.train()
     return recorder
 
 
@@ -186,7 +185,7 @@ class Meddling(TrainerCallback):  # type: ignore[misc]  # transformers is not ty
 
 def test_a_callback_of_the_user_sees_the_score_wherever_it_stands(tmp_path: Path) -> None:
     before, after = Watching(), Watching()
-    built = build_trainer(plan_for(MethodName.SFT), MESSAGES, tmp_path, callback_with())
+    built = built_with(plan_for(MethodName.SFT), tmp_path, callback_with())
     trainer = built.trainer
     trainer.callback_handler.callbacks.insert(0, before)
     trainer.add_callback(after)
@@ -201,7 +200,7 @@ def test_a_callback_of_the_user_sees_the_score_wherever_it_stands(tmp_path: Path
 
 def test_a_callback_that_takes_the_score_away_does_not_end_training(tmp_path: Path) -> None:
     callback = callback_with()
-    trainer = build_trainer(plan_for(MethodName.SFT), MESSAGES, tmp_path, callback).trainer
+    trainer = built_with(plan_for(MethodName.SFT), tmp_path, callback).trainer
     trainer.add_callback(Meddling())
 
     trainer.train()
@@ -227,7 +226,7 @@ def test_early_stopping_of_transformers_finds_the_score_wherever_it_stands(
     place: int, tmp_path: Path
 ) -> None:
     stopping, recorder = Stopping(), Recorder()
-    built = build_trainer(plan_for(MethodName.SFT), MESSAGES, tmp_path, callback_with(recorder))
+    built = built_with(plan_for(MethodName.SFT), tmp_path, callback_with(recorder))
     built.trainer.callback_handler.callbacks.insert(place, stopping)
 
     built.trainer.train()

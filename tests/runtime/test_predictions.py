@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tests.runtime.test_callback import Recorder
-from tests.runtime.test_trainers import PAIRS, ROWS, TINY_LLAMA, ScoringHooks, plan_for
+from tests.runtime.test_trainers import PAIRS, ROWS, TINY_LLAMA, built_with, plan_for
 
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import AdapterKind, MethodName, Plan, PredictionsPlan, Validator
@@ -24,7 +24,6 @@ from podproof.runtime.predictions import (
     sample_prompts,
 )
 from podproof.runtime.rows import Row
-from podproof.runtime.trainers import build_trainer
 
 ASKED = PredictionsPlan(enabled=True, samples=2, max_new_tokens=5, validators=tuple(Validator)[:3])
 
@@ -42,7 +41,7 @@ def plan_with_dropout(method: MethodName, kind: AdapterKind, **arguments: Any) -
 
 
 def trained(plan: Plan, folder: Path, recorder: Recorder | None) -> Any:
-    trainer = build_trainer(plan, ROWS[plan.method], folder, ScoringHooks()).trainer
+    trainer = built_with(plan, folder).trainer
     if recorder is not None:
         attach_predictions(trainer, plan, ROWS[plan.method], recorder)
     trainer.train()
@@ -164,7 +163,7 @@ def test_they_are_put_back_after_a_failure_too(seeded: None) -> None:
 def speaker(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Return a trainer whose model and tokenizer the hooks are given."""
     folder = tmp_path_factory.mktemp("speaker")
-    return build_trainer(plan_for(MethodName.SFT), ROWS[MethodName.SFT], folder, ScoringHooks())
+    return built_with(plan_for(MethodName.SFT), folder)
 
 
 @dataclasses.dataclass
