@@ -186,7 +186,6 @@ def report_seconds(folder: str) -> float:
 
 def events_per_second() -> float:
     """Return the rate at which simulated events reach the real callback."""
-
     scenario = Scenario("fast", MethodName.DPO, max_steps=SIMULATED_STEPS, eval_steps=50)
     rates = []
     for _ in range(9):
