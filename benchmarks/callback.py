@@ -29,6 +29,7 @@ from podproof.runtime.plan import (
     MethodName,
     ModelInit,
     ModelPlan,
+    NonfinitePlan,
     Plan,
     PredictionsPlan,
     PublishPlan,
@@ -90,6 +91,10 @@ class NoHooks:
     """In the callback's place: nothing is called."""
 
 
+def keep(kind: EventKind, **rest: Any) -> None:
+    """Take an event and do nothing."""
+
+
 def rows() -> Rows:
     """Return questions and answers enough for one pass."""
     there = [
@@ -111,12 +116,14 @@ def train(hooks: object, folder: str) -> float:
     """Train once with these hooks; return the seconds it took."""
     from podproof.runtime.trainers import build_trainer
 
-    def no_report(kind: EventKind, **_event: Any) -> None:
-        """Hear nothing: only the hooks' own reports are timed."""
-
-    deadline = DeadlineWatch({}, PLAN.publish.to)
-    sealer, nonfinite = CheckpointSealer(no_report), PLAN.recovery.nonfinite
-    safeguard = Safeguard(StopRequest(), nonfinite, sealer, no_report, "", deadline)
+    safeguard = Safeguard(
+        StopRequest(),
+        NonfinitePlan(),
+        CheckpointSealer(keep),
+        keep,
+        "0",
+        DeadlineWatch({}, PLAN.publish.to),
+    )
     trainer = build_trainer(PLAN, rows(), Path(folder), hooks, safeguard).trainer
     started_s = time.perf_counter()
     trainer.train()
@@ -179,10 +186,6 @@ def report_seconds(folder: str) -> float:
 
 def events_per_second() -> float:
     """Return the rate at which simulated events reach the real callback."""
-
-    def keep(kind: EventKind, **rest: Any) -> None:
-        """Take the event and do nothing."""
-
     scenario = Scenario("fast", MethodName.DPO, max_steps=SIMULATED_STEPS, eval_steps=50)
     rates = []
     for _ in range(9):
