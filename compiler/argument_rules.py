@@ -134,7 +134,9 @@ def template_environment() -> Any:
 
         def parse(self, parser: Any) -> nodes.Node:
             line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+            (tag,) = self.tags
+            end = f"end{tag}"
+            body = parser.parse_statements((f"name:{end}",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
 
     return Environment(extensions=["jinja2.ext.loopcontrols", Generation], autoescape=True)

@@ -1,11 +1,12 @@
 """Rules: fields that must fit each other; each is seen to refuse, and seen not to."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from podproof.compiler.argument_rules import REFUSED_ARGUMENTS
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
 from podproof.compiler.rules import RULES, violations
@@ -29,6 +30,8 @@ ZERO_2: Values = {"zero_optimization": {"stage": 2}}
 ZERO_3: Values = {
     "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
 }
+USE_CPU, PREFETCH = "trainer.extra.use_cpu", "trainer.extra.dataloader_prefetch_factor"
+GENERATION = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
 ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
 FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
 
@@ -172,6 +175,30 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         "data.source",
     ),
     ("_skips", "sft", {"gates.skip": {"scorer": " "}}, "gates.skip.scorer"),
+    ("unknown_choices", "sft", {"method.loss_type": "ce"}, "method.loss_type"),
+    ("unknown_choices", "sft", {"method.packing_strategy": "ffd"}, "method.packing_strategy"),
+    ("unknown_choices", "dpo", {"method.loss_type": ("sigmiod",)}, "method.loss_type"),
+    ("unknown_choices", "dpo", {"method.truncation_mode": "middle"}, "method.truncation_mode"),
+    *(
+        ("refused_arguments", "sft", {"trainer.extra": {key: True}}, f"trainer.extra.{key}")
+        for key in (*REFUSED_ARGUMENTS, "save_only_model")
+    ),
+    ("refused_arguments", "rented_sft", {"trainer.extra": {"use_cpu": True}}, USE_CPU),
+    ("workers", "sft", {"trainer.extra": {"dataloader_prefetch_factor": 2}}, PREFETCH),
+    (
+        "quantized_twice",
+        "rented_sft",
+        {"adapter.kind": AdapterKind.QLORA, "model.gguf_file": "a.gguf"},
+        "adapter.kind",
+    ),
+    ("chat_template", "sft", {"model.chat_template": "{% for x in y %}"}, "model.chat_template"),
+    (
+        "adapter_targets",
+        "sft",
+        {"adapter.kind": AdapterKind.LORA, "adapter.target_modules": ("lm_head",)},
+        "adapter.target_modules",
+    ),
+    ("rented_gpus", "rented_sft", {"trainer.bf16": False, "trainer.fp16": True}, "trainer.fp16"),
     ("_sharding", "sft", {"trainer.fsdp": True}, "trainer.fsdp"),
     ("_sharding", "rented_sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
     (
@@ -284,6 +311,13 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
     ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
+    ("unknown_choices", "dpo", {"method.loss_type": ("sigmoid", "sft")}),
+    ("refused_arguments", "sft", {"trainer.extra": {"push_to_hub": False}}),
+    ("workers", "sft", {"trainer.extra": {"dataloader_prefetch_factor": None}}),
+    ("quantized_twice", "rented_sft", {"adapter.kind": AdapterKind.QLORA}),
+    ("chat_template", "sft", {"model.chat_template": GENERATION}),
+    ("adapter_targets", "orpo", {"adapter.target_modules": ("lm_head",)}),
+    ("rented_gpus", "sft", {}),
     ("_sharding", "sft", {"pod.gpu_count": 2}),
     ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}),
@@ -292,9 +326,7 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
 ]
 
-
-def rule_named(name: str) -> Callable[[Config], Any]:
-    return {rule.__name__: rule for rule in RULES}[name]
+RULE_NAMED = {rule.__name__: rule for rule in RULES}
 
 
 @pytest.mark.parametrize(("rule", "base", "values", "key"), REFUSED)
@@ -303,7 +335,7 @@ def test_a_rule_refuses_what_it_is_there_for_by_its_key(
 ) -> None:
     config = changed(configs[base], values)
 
-    refused = {problem.where for problem in rule_named(rule)(config)}
+    refused = {problem.where for problem in RULE_NAMED[rule](config)}
 
     assert key in refused
     assert key in {problem.where for problem in violations(config)}
@@ -315,7 +347,7 @@ def test_a_rule_lets_pass_what_is_sound(
 ) -> None:
     config = changed(configs[base], values)
 
-    assert list(rule_named(rule)(config)) == []
+    assert list(RULE_NAMED[rule](config)) == []
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
