@@ -35,7 +35,7 @@ WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safeten
 # What a resumed trainer needs, and a user of the weights does not.
 _TRAINING_STATE = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
-    r"|pytorch_model_fsdp\.bin|latest|zero_to_fp32\.py|podproof\.json(\.tmp)?"
+    r"|pytorch_model_fsdp\.bin|latest|zero_to_\w+\.py|podproof\.json(\.tmp)?"
 )
 
 
