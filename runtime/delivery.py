@@ -34,7 +34,7 @@ DELIVERY_FILE = "delivery.json"
 # What a resumed trainer needs, and a user of the weights does not.
 _TRAINING_STATE = re.compile(
     r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
-    r"|pytorch_model_fsdp\.bin|latest|zero_to_fp32\.py|podproof\.json(\.tmp)?"
+    r"|pytorch_model_fsdp\.bin|latest|zero_to_\w+\.py|podproof\.json(\.tmp)?"
 )
 
 
