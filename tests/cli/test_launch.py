@@ -15,6 +15,7 @@ import pytest
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
+from podproof.compiler.wire import wire_form
 
 SHORT = (
     "trainer.max_steps=6",
@@ -100,7 +101,8 @@ def test_the_script_on_the_pod_is_the_one_that_was_compiled(finished: Path) -> N
     record = shown(finished)
     script = compile_run(lower(read(Request(("experiment=tiny_sft", *SHORT)))))
 
-    assert (Path(record["output"]).parent / "pod_script.py").read_text() == script.text
+    there = (Path(record["output"]).parent / "pod_script.py").read_text()
+    assert there == wire_form(script.text)
     assert record["launch"]["script_sha256"] == script.sha256
 
 
