@@ -1,4 +1,4 @@
-"""A real model of 135 M parameters, killed on its pod: the next start ends as if it had not been."""
+"""A real model of 135 M parameters, killed on its pod: the next start ends as a calm run does."""
 
 import os
 import signal
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from tests.cli.test_launch import podproof, shown
 
 LAUNCH = ("launch", "experiment=smollm2_sft")
