@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tests.crash.invariants import committed, violations
-from tests.crash.points import PROFILED, Fault, Kind
+from tests.crash.points import PROFILED, Fault, Kind, is_reading
 from tests.crash.server import Boot
 from tests.crash.stories import Story, Teller
 
@@ -148,8 +148,11 @@ def faults_of(kind: Kind, story: Story, boot: int, *, is_cut: bool = False) -> I
             yield from (Fault(kind, line["after"]) for line in growth)
         case Kind.HOOK:
             yield from (Fault(kind, point) for point in points if point.startswith("on_"))
-        case Kind.KILL | Kind.TERM | Kind.ERROR:
+        case Kind.ERROR:
             yield from (Fault(kind, point) for point in points)
+        case Kind.KILL | Kind.TERM:
+            # A read changes nothing: to end there is to end at the next point that is none.
+            yield from (Fault(kind, point) for point in points if not is_reading(point))
 
 
 def events_of(story: Story) -> list[str]:
