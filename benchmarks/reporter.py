@@ -17,7 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -86,7 +86,7 @@ def nobody() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-COLLECTORS = {
+COLLECTORS: dict[str, Callable[[], AbstractContextManager[str]]] = {
     "a collector that answers": lambda: answering(200, b'{"accepted": 1}'),
     "nobody there": nobody,
     "half-open": half_open,

@@ -2,19 +2,17 @@
 
 The script travels without what only people read (wire.py), compressed, in pieces small enough for
 everything on the way, with the sha256 of the text that travels; the boot code goes beside it.
-Everything is base64, which no quoting can harm.
+Nothing in it means anything to a shell, a template or a quote.
 """
 
-import base64
-import bz2
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from podproof.compiler.ir import PodScript
-from podproof.compiler.limits import Size, pack, pack_boot
+from podproof.compiler.ir import PodScript, Provider
+from podproof.compiler.limits import Size, pack, pack_boot, unpack as unpack_payload
 from podproof.compiler.wire import wire_form
 
 CHUNK_CHARS = 12_000
@@ -75,8 +73,7 @@ def unpack(env: Mapping[str, str]) -> str:
 
     The boot code does the same on the pod, without us.
     """
-    chunks = (env[f"PS_{number:02d}"] for number in range(int(env["PS_N"])))
-    script = bz2.decompress(base64.b64decode("".join(chunks), validate=True))
+    script = unpack_payload("".join(env[f"PS_{number:02d}"] for number in range(int(env["PS_N"]))))
     sha256 = hashlib.sha256(script).hexdigest()
     if sha256 != env["PS_SHA"]:
         raise ValueError(f"the script has sha256 {sha256}, not {env['PS_SHA']}")
@@ -98,6 +95,8 @@ def _order_env(
     yield "PODPROOF_MAX_SECONDS", str(math.ceil(script.run.pod.max_hours * 3600))
     yield "PODPROOF_LIMIT", "time"
     yield "PODPROOF_MAX_RESTARTS", str(script.run.plan.recovery.max_restarts)
+    if script.run.pod.provider is not Provider.LOCAL and script.run.pod.network_volume is None:
+        yield "PODPROOF_VOLUME_ENDS_WITH_POD", "1"
     if report is not None:
         yield "PODPROOF_REPORT_URL", report.url
         yield "PODPROOF_REPORT_TOKEN", report.token

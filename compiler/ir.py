@@ -53,7 +53,8 @@ class Run:
     """A config that passed every rule, lowered to what the later steps need.
 
     `requirements` are exact pins such as `trl==1.16.0`, sorted; `gates_level` is static or
-    fast; `gates_skip` maps a gate id to the reason its user gave for skipping it.
+    fast; `gates_skip` maps a gate id to the reason its user gave for skipping it. `own_scorer` is
+    the text of the user's `scorer.file`, read once.
     """
 
     plan: Plan
@@ -61,6 +62,7 @@ class Run:
     requirements: tuple[str, ...]
     gates_level: str
     gates_skip: tuple[tuple[str, str], ...]
+    own_scorer: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,26 @@
 
 import hashlib
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from packaging.utils import canonicalize_name
 
+from podproof.compiler.gpu_rules import DEEPSPEED_OURS
 from podproof.compiler.ir import PodSpec, Run
-from podproof.compiler.pins import GGUF_PINS, INTEGRATION_PINS, POD_PINS, QLORA_PINS
+from podproof.compiler.own_scorer import own_scorer_text
+from podproof.compiler.pins import (
+    DEEPSPEED_PINS,
+    GGUF_PINS,
+    HUB_PINS,
+    INTEGRATION_PINS,
+    JSON_SCHEMA_PINS,
+    POD_PINS,
+    QLORA_PINS,
+)
 from podproof.compiler.schema import Config, EvalStrategy, plain
-from podproof.runtime.plan import AdapterKind, Plan
+from podproof.runtime.plan import AdapterKind, Plan, PublishTo, ScorerPlan, Validator
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
 # and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
@@ -21,7 +33,11 @@ _SELECTION = {
 
 
 def lower(config: Config) -> Run:
-    """Return the Run of a checked config; the same config gives the same Run, however written."""
+    """Return the Run of a checked config; the same config gives the same Run, however written.
+
+    Raise OSError when the user's scorer file went away after the check.
+    """
+    own_scorer = own_scorer_text(config.scorer)
     plan = Plan(
         name=config.name,
         seed=config.seed,
@@ -30,14 +46,14 @@ def lower(config: Config) -> Run:
         data=config.data,
         adapter=config.adapter,
         arguments=_arguments(config),
-        scorer=config.scorer,
+        scorer=_scorer(config.scorer),
         recovery=config.recovery,
         predictions=config.predictions,
         report=config.report,
         publish=config.publish,
         gpu_count=config.pod.gpu_count,
         node_count=config.pod.node_count,
-        config_sha256=config_sha256(config),
+        config_sha256=config_sha256(config, own_scorer),
     )
     return Run(
         plan=plan,
@@ -45,19 +61,36 @@ def lower(config: Config) -> Run:
         requirements=_requirements(config),
         gates_level=config.gates.level.value,
         gates_skip=tuple(sorted(config.gates.skip.items())),
+        own_scorer=own_scorer,
     )
 
 
-def config_sha256(config: Config) -> str:
-    """Return the hex sha256 of the config's values as canonical JSON; key order does not matter."""
-    text = json.dumps(plain(config), sort_keys=True, ensure_ascii=True, allow_nan=False)
+def config_sha256(config: Config, own_scorer: str | None = None) -> str:
+    """Return the hex sha256 of the config's values as canonical JSON; key order does not matter.
+
+    The text of the user's scorer counts, and of its path the file's name only.
+    """
+    values = plain(replace(config, scorer=_scorer(config.scorer)))
+    if own_scorer is not None:
+        values["own_scorer"] = own_scorer
+    text = json.dumps(values, sort_keys=True, ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _scorer(scorer: ScorerPlan) -> ScorerPlan:
+    """Return the scorer with its file's bare name: where it lies on this machine is no matter."""
+    return scorer if scorer.file is None else replace(scorer, file=Path(scorer.file).name)
 
 
 def _arguments(config: Config) -> dict[str, Any]:
     """Return the keyword arguments of the method's TRL config class, nulls left to its defaults."""
     trainer, method = plain(config.trainer), plain(config.method)
     extra = trainer.pop("extra")
+    if trainer["deepspeed"]:
+        trainer["deepspeed"] = {**trainer["deepspeed"], **dict.fromkeys(DEEPSPEED_OURS, "auto")}
+    for name in ("fsdp", "fsdp_config", "deepspeed"):
+        # False and {} are what the libraries take when nothing is said.
+        trainer[name] = trainer[name] or None
     del method["name"]
     merged = {**trainer, **method, **_schedule(config), "seed": config.seed}
     merged["report_to"] = list(config.report.integrations) or "none"
@@ -83,8 +116,14 @@ def _requirements(config: Config) -> tuple[str, ...]:
     pins = dict(POD_PINS)
     if config.adapter.kind is AdapterKind.QLORA:
         pins |= QLORA_PINS
+    if config.trainer.deepspeed:
+        pins |= DEEPSPEED_PINS
     if config.model.gguf_file is not None:
         pins |= GGUF_PINS
+    if config.publish.to is PublishTo.HUB:
+        pins |= HUB_PINS
+    if config.predictions.enabled and Validator.JSON_SCHEMA in config.predictions.validators:
+        pins |= JSON_SCHEMA_PINS
     for integration in config.report.integrations:
         pins |= INTEGRATION_PINS.get(integration, {})
     pins |= {canonicalize_name(name): pin for name, pin in config.pod.requirements.items()}

@@ -6,9 +6,13 @@ pays for its own features only, in bytes to send and in lines to read.
 
 from collections.abc import Callable, Mapping
 
-from podproof.runtime.plan import Plan
+from podproof.runtime.plan import Plan, PublishTo
 
-WANTED: Mapping[str, Callable[[Plan], bool]] = {}
+WANTED: Mapping[str, Callable[[Plan], bool]] = {
+    "hub": lambda plan: plan.publish.to is PublishTo.HUB,
+    "ranks": lambda plan: plan.gpu_count * plan.node_count > 1,
+    "predictions": lambda plan: plan.predictions.enabled,
+}
 
 
 def parts_of(plan: Plan) -> frozenset[str]:

@@ -17,7 +17,10 @@ POD_PINS: Mapping[str, str] = {
 
 # What a setting needs beyond that: transformers asks for bitsandbytes >= 0.46.1 for 4-bit loading.
 QLORA_PINS: Mapping[str, str] = {"bitsandbytes": "0.50.2"}
+DEEPSPEED_PINS: Mapping[str, str] = {"deepspeed": "0.19.8"}
 GGUF_PINS: Mapping[str, str] = {"gguf": "0.19.0"}
+HUB_PINS: Mapping[str, str] = {"huggingface-hub": "2.4.0"}
+JSON_SCHEMA_PINS: Mapping[str, str] = {"jsonschema": "4.26.0"}
 INTEGRATION_PINS: Mapping[str, Mapping[str, str]] = {
     "wandb": {"wandb": "0.31.0"},
     "trackio": {"trackio": "0.43.0"},

@@ -12,10 +12,18 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.prediction_rules import prediction_problems
+from podproof.compiler.publish_rules import (
+    outlives_the_pod,
+    published_folder,
+    published_on_the_hub,
+)
 from podproof.compiler.schema import (
     GATE_IDS,
     Config,
@@ -25,6 +33,7 @@ from podproof.compiler.schema import (
     TrainerConfig,
     plain,
 )
+from podproof.compiler.scorer_rules import scorer_rules
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import (
     AdapterKind,
@@ -244,10 +253,6 @@ def _is_version(text: str) -> bool:
 
 def _pod(config: Config) -> Iterator[Problem]:
     pod = config.pod
-    if pod.gpu_count != 1:
-        # TRL refuses several visible GPUs without a launcher, and the pod starts one process.
-        what = f"the pod script runs as one process on one GPU, got {pod.gpu_count}"
-        yield Problem("pod.gpu_count", what, "set pod.gpu_count=1 and name a larger GPU")
     if pod.provider is Provider.RUNPOD and not pod.gpu:
         yield Problem("pod.gpu", "names no GPU to rent", "set pod.gpu=[NVIDIA L40S]")
     singles = [("image", pod.image), ("network_volume", pod.network_volume)]
@@ -283,15 +288,9 @@ def _environment(config: Config) -> Iterator[Problem]:
 
 
 def _off_the_pod(config: Config) -> Iterator[Problem]:
-    """Nothing may be trained whose weights, data or events cannot leave or reach the pod."""
+    """Nothing may be trained whose data or events cannot reach or leave the pod."""
     if config.pod.provider is Provider.LOCAL:
         return
-    if config.pod.network_volume is None:
-        yield Problem(
-            "pod.network_volume",
-            "needs a value: checkpoints and weights are lost when the pod is terminated",
-            "set pod.network_volume=<id of your volume>, which outlives the pod",
-        )
     if config.report.sink is Sink.LOCAL:
         what = "a rented pod cannot reach a collector on this machine"
         yield Problem("report.sink", what, "set report=none, or report=http report.url=https://...")
@@ -332,16 +331,6 @@ def _is_web_address(text: str) -> bool:
     return is_whole and text.isprintable() and " " not in text
 
 
-def _published_folder(config: Config) -> Iterator[Problem]:
-    folder = config.publish.dir
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", folder):
-        what = f"must be one plain folder name, got {folder!r}"
-        yield Problem("publish.dir", what, "set publish.dir=delivered")
-    if re.fullmatch(r"checkpoint-.*|quarantine|events\..*", folder):
-        what = f"{folder!r} is a name the run itself uses beside it"
-        yield Problem("publish.dir", what, "set publish.dir=delivered")
-
-
 def _skips(config: Config) -> Iterator[Problem]:
     for gate, reason in config.gates.skip.items():
         if gate not in GATE_IDS[1:]:
@@ -367,13 +356,19 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _data,
     _trainer,
     _method,
+    scorer_rules,
     _adapter,
     _recovery,
     _requirements,
     _pod,
     _environment,
     _off_the_pod,
+    prediction_problems,
     _report,
-    _published_folder,
+    published_folder,
+    published_on_the_hub,
+    outlives_the_pod,
     _skips,
+    *ARGUMENT_RULES,
+    *GPU_RULES,
 )

@@ -21,6 +21,9 @@ SCRIPT_NAME = "pod_script.py"
 MANIFEST_NAME = "manifest.json"
 ENTRY = "entry"
 
+# The module whose place the text of `scorer.file` takes.
+OWN_SCORER = "own_scorer"
+
 # The boot code travels beside the script, and the package file has no content to bundle.
 _NOT_BUNDLED = {"boot", "__init__"}
 
@@ -28,7 +31,7 @@ _NOT_BUNDLED = {"boot", "__init__"}
 def compile_run(run: Run) -> PodScript:
     """Return the pod script of a run: the same run gives the same bytes on any machine."""
     made = bundle(
-        runtime_sources(),
+        sources_with(run.own_scorer),
         ENTRY,
         preamble=_preamble(run),
         constants={"PLAN_JSON": plan_to_json(run.plan)},
@@ -36,6 +39,12 @@ def compile_run(run: Run) -> PodScript:
     )
     digest = hashlib.sha256(made.text.encode("utf-8")).hexdigest()
     return PodScript(text=made.text, sha256=digest, run=run, modules=made.modules)
+
+
+def sources_with(own_scorer: str | None) -> Mapping[str, str]:
+    """Return the source text of every module, the user's scorer in its place if there is one."""
+    sources = runtime_sources()
+    return sources if own_scorer is None else {**sources, OWN_SCORER: own_scorer}
 
 
 @cache

@@ -55,6 +55,7 @@ def artefact_problems(script: PodScript) -> tuple[Problem, ...]:
         *_undefined_names(script.text),
         *_foreign_imports(tree, script.run.requirements),
         *_effects(tree),
+        *_unset_variables(tree, script),
         *_plan(tree, script),
         *_metadata(script),
         *_secrets(script.text),
@@ -140,6 +141,21 @@ def _effects(tree: ast.Module) -> Iterator[Problem]:
             continue
         what = "a statement that does something when the script is imported"
         yield Problem(f"pod_script.py:{node.lineno}", what, RECOMPILE)
+
+
+def _unset_variables(tree: ast.Module, script: PodScript) -> Iterator[Problem]:
+    """Find environment variables the script cannot do without and nobody sets on the pod."""
+    given = {key for key, _ in (*script.run.pod.env, *script.run.pod.secrets)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Subscript) or not isinstance(node.ctx, ast.Load):
+            continue
+        name = node.slice.value if isinstance(node.slice, ast.Constant) else None
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Z][A-Z0-9_]+", name):
+            continue
+        is_environment = ast.unparse(node.value).rpartition(".")[2].startswith("environ")
+        if is_environment and name not in given and not name.startswith("PODPROOF_"):
+            what = f"reads the variable {name}, which nobody sets on the pod"
+            yield Problem(f"pod_script.py:{node.lineno}", what, f"set pod.env.{name}")
 
 
 def _is_entry_guard(node: ast.stmt) -> bool:

@@ -2,11 +2,13 @@
 
 Each scenario ends with the questions a rented pod would answer too late: did a hook fail, did the
 trainer find a score at every evaluation, would it load the checkpoint that the record calls best,
-is that the argmin of what was reported, and does a killed run choose the same after a restart.
+is that the argmin of what was reported, does a killed run choose the same after a restart, also
+with the same callback in the same process, and do all ranks decide the same.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from podproof.harness.simulator import Scenario, Simulated, SimulatedTrainer, TrainerState
@@ -32,6 +34,17 @@ def scenarios(method: MethodName) -> tuple[Scenario, ...]:
         Scenario("losses beyond any exponent", method, eval_losses=(1e308, 900.0, 800.0)),
         Scenario("negative losses", method, eval_losses=(-1.0, -1.5, -1.2)),
         Scenario("a last step off the grid", method, max_steps=18),
+        Scenario("several micro-batches a step", method, micro_batches=4),
+        Scenario("an evaluation before the first step", method, eval_on_start=True),
+        Scenario(
+            "two eval sets", method, eval_losses=(2.0, 1.0, 1.5, 1.8), eval_sets=("near", "far")
+        ),
+        Scenario(
+            "a callback that takes the score away",
+            method,
+            eval_losses=(2.0, 1.0, 1.5, 1.8),
+            taken_keys=frozenset({"eval_checkpoint_score"}),
+        ),
     )
 
 
@@ -52,21 +65,32 @@ def _complaints(code: Any, plan: Plan, scenario: Scenario) -> Iterator[str]:
         yield f"the trainer would have died of {type(error).__name__}: {error}"
         return
     yield from run.complaints(ended)
-    restarted = _killed_and_restarted(code, plan, scenario)
-    same = (ended.state.best_global_step, ended.state.best_metric)
-    if (restarted.best_global_step, restarted.best_metric) != same:
-        yield (
-            f"chose step {ended.state.best_global_step}, but after a kill and a restart "
-            f"step {restarted.best_global_step}"
-        )
+    for what, other in _other_ways(code, plan, scenario):
+        if _chosen(other) != _chosen(ended.state):
+            yield f"chose step {ended.state.best_global_step}, but {what} {other.best_global_step}"
 
 
-def _killed_and_restarted(code: Any, plan: Plan, scenario: Scenario) -> TrainerState:
-    """Return the final state of the same run, killed just after a save and resumed from it."""
+def _other_ways(code: Any, plan: Plan, scenario: Scenario) -> Iterator[tuple[str, TrainerState]]:
+    """Yield final states that must be those of the undisturbed run, with how they came about."""
     half = scenario.eval_steps * max(1, scenario.max_steps // (2 * scenario.eval_steps))
-    killed = SimulatedTrainer(scenario, _DryRun(code, plan).callback).train(until_step=half)
-    resumed = SimulatedTrainer(scenario, _DryRun(code, plan).callback, state=killed.state)
-    return resumed.train().state
+    first, again = _DryRun(code, plan).callback, _DryRun(code, plan).callback
+    killed = SimulatedTrainer(scenario, first).train(until_step=half).state
+    yield (
+        "after a kill and a restart step",
+        SimulatedTrainer(scenario, again, state=killed).train().state,
+    )
+    # As after running out of memory: the callback is the one that saw the first attempt.
+    yield (
+        "begun again from a save step",
+        SimulatedTrainer(scenario, first, state=killed).train().state,
+    )
+    yield "begun again from nothing step", SimulatedTrainer(scenario, first).train().state
+    rank = replace(scenario, seconds=7.0, is_first_rank=False)
+    yield "on another rank step", SimulatedTrainer(rank, _DryRun(code, plan).callback).train().state
+
+
+def _chosen(state: TrainerState) -> tuple[int | None, float | None]:
+    return state.best_global_step, state.best_metric
 
 
 class _DryRun:
@@ -96,9 +120,10 @@ class _DryRun:
         reported = [
             (step, body["score"]) for kind, step, body in self.events if kind == "evaluation"
         ]
-        evaluations = [entry for entry in ended.state.log_history if "eval_loss" in entry]
-        if len(reported) != len(evaluations):
-            yield f"{len(evaluations)} evaluations, {len(reported)} reported"
+        # An evaluation that lost its loss counts: it is scored too, as unusable.
+        evaluated = sorted({entry["step"] for entry in ended.state.log_history if _is_eval(entry)})
+        if [step for step, _ in reported] != evaluated:
+            yield f"evaluated at {evaluated}, reported at {[step for step, _ in reported]}"
         best = _argmin(reported)
         if ended.state.best_global_step != best:
             loaded = ended.state.best_global_step
@@ -112,7 +137,12 @@ class _DryRun:
             yield f"saved at {list(ended.saved_steps)}, reported {told}"
 
 
+def _is_eval(entry: Mapping[str, Any]) -> bool:
+    return any(key.startswith("eval_") for key in entry)
+
+
 def _argmin(reported: list[tuple[int | None, Any]]) -> int | None:
-    usable = [(number_or_none(score), step) for step, score in reported]
+    # Before the first step there is no checkpoint to choose.
+    usable = [(number_or_none(score), step) for step, score in reported if step]
     finite = [(score, step) for score, step in usable if score is not None and score < math.inf]
     return min(finite, key=lambda pair: pair[0])[1] if finite else None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
+from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
 from podproof.harness.dryrun import failed_dry_runs, scenarios
 from podproof.harness.embedded import embedded
@@ -19,7 +20,7 @@ from podproof.harness.size import size_answer
 from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused
 from podproof.runtime.errors import Problem
 
-# Examples per property: 8 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
+# Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
 EXAMPLES = 60
 
 Answer = tuple[str, tuple[Problem, ...]]
@@ -49,7 +50,8 @@ def _scorer(script: PodScript, _roots: Sequence[Path]) -> Answer:
     plan = script.run.plan.scorer
     with embedded(script.text) as code:
         problems = broken_properties(code, plan, EXAMPLES)
-    return f"{plan.name.value}: {len(PROPERTIES)} properties, {EXAMPLES} examples each", problems
+    asked = f"{len(PROPERTIES)} properties, {EXAMPLES} examples each"
+    return f"{plan.name.value} for {plan.objective.value}: {asked}", problems
 
 
 def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:
@@ -64,6 +66,7 @@ def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:
 
 GATES: tuple[Gate, ...] = (
     Gate("artefact", Level.STATIC, _artefact),
+    Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),

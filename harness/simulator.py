@@ -3,8 +3,9 @@
 Written after the events of transformers 5.23 as recorded from real trainers: per update
 on_step_begin, on_pre_optimizer_step, on_optimizer_step, on_step_end, then, in this order, a train
 log, an evaluation (on_log and on_evaluate with the same dictionary), the comparison with the best,
-a save. The last step of a step-based run evaluates and saves even off the grid. Out of scope here:
-substeps of an accumulation window, several eval sets, hub pushes, several ranks.
+a save. The last step of a step-based run evaluates and saves even off the grid. Several eval sets
+log one after the other, and the trainer lays their metrics over each other. Out of scope here: hub
+pushes, and what several ranks say to each other.
 """
 
 import math
@@ -41,7 +42,9 @@ class Scenario:
 
     `train_losses` and `eval_losses` give the k-th train log's and evaluation's loss; past their
     end the last one is repeated. `drop_eval_loss_at` names evaluations (from 0) without any loss.
-    `resume_from` is a step to continue from, with the log history up to it.
+    Of several `eval_sets` the first has these losses; those of the others fall at every evaluation.
+    `micro_batches` are those of one step; `taken_keys` are keys that a callback of the user's takes
+    out of an evaluation's log. `seconds` is what an evaluation takes, which differs between ranks.
     """
 
     name: str
@@ -53,7 +56,12 @@ class Scenario:
     train_losses: tuple[object, ...] = (2.0, 1.5, 1.0)
     eval_losses: tuple[object, ...] = (2.1, 1.6, 1.4, 1.5)
     drop_eval_loss_at: frozenset[int] = frozenset()
-    resume_from: int = 0
+    eval_sets: tuple[str, ...] = ("",)
+    micro_batches: int = 1
+    taken_keys: frozenset[str] = frozenset()
+    eval_on_start: bool = False
+    seconds: float = 0.1
+    is_first_rank: bool = True
 
 
 @dataclass
@@ -96,8 +104,9 @@ class SimulatedTrainer:
         """Start fresh, or from the `state` that an earlier simulated run left behind."""
         self.scenario = scenario
         self.callback = callback
-        self.state = replace(state) if state else TrainerState(scenario.max_steps)
+        self.state = _read_back(state) if state else TrainerState(scenario.max_steps)
         self.state.max_steps = scenario.max_steps
+        self.state.is_world_process_zero = scenario.is_first_rank
         self.control = TrainerControl()
         self.args = SimpleNamespace(
             output_dir=OUTPUT, logging_steps=scenario.logging_steps, eval_steps=scenario.eval_steps
@@ -108,6 +117,8 @@ class SimulatedTrainer:
     def train(self, until_step: int | None = None) -> Simulated:
         """Run to the end, or stop dead after `until_step` as a killed process does."""
         self._fire("on_train_begin")
+        if self.scenario.eval_on_start:
+            self._evaluate()  # which the trainer leaves out when it looks for the best
         self._fire("on_epoch_begin")
         while self.state.global_step < self.scenario.max_steps:
             self._step()
@@ -126,6 +137,8 @@ class SimulatedTrainer:
     def _step(self) -> None:
         self.control.should_log = self.control.should_evaluate = self.control.should_save = False
         self._fire("on_step_begin")
+        for _ in range(self.scenario.micro_batches - 1):
+            self._fire("on_substep_end")
         self._fire("on_pre_optimizer_step")
         self._fire("on_optimizer_step")
         self.state.global_step += 1
@@ -135,7 +148,7 @@ class SimulatedTrainer:
         if self.control.should_log:
             self._log(self._train_logs())
         if self.control.should_evaluate:
-            self._evaluate()
+            self._compare(self._evaluate())
         if self.control.should_save:
             self.saved.append(self.state.global_step)
             self._fire("on_save")
@@ -163,20 +176,31 @@ class SimulatedTrainer:
             "epoch": self.state.epoch,
         }
 
-    def _evaluate(self) -> None:
-        count = sum("eval_runtime" in entry for entry in self.state.log_history)
-        self._fire("on_prediction_step")
-        metrics: dict[str, Any] = {
-            "eval_runtime": 0.1 * (count + 1),
-            "eval_samples_per_second": 9.0,
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate every set; return their metrics laid over each other, as the trainer does."""
+        runtime = _eval_key(self.scenario.eval_sets[0], "runtime")
+        count = sum(runtime in entry for entry in self.state.log_history)
+        merged: dict[str, Any] = {}
+        for place, name in enumerate(self.scenario.eval_sets):
+            self._fire("on_prediction_step")
+            metrics = self._eval_logs(name, count, is_first=place == 0)
+            self._log(metrics)
+            for key in self.scenario.taken_keys:
+                metrics.pop(key, None)
+            self._fire("on_evaluate", metrics=metrics)
+            merged |= metrics
+        return merged
+
+    def _eval_logs(self, name: str, count: int, *, is_first: bool) -> dict[str, Any]:
+        logs: dict[str, Any] = {
+            _eval_key(name, "runtime"): self.scenario.seconds * (count + 1),
+            _eval_key(name, "samples_per_second"): 1 / self.scenario.seconds,
         }
         if count not in self.scenario.drop_eval_loss_at:
-            metrics["eval_loss"] = _item(self.scenario.eval_losses, count)
-        metrics |= {f"eval_{key}": 0.5 for key in METHOD_KEYS[self.scenario.method]}
-        metrics["epoch"] = self.state.epoch
-        self._log(metrics)
-        self._fire("on_evaluate", metrics=metrics)
-        self._compare(metrics)
+            loss = _item(self.scenario.eval_losses, count) if is_first else 1 / (count + 1)
+            logs[_eval_key(name, "loss")] = loss
+        logs |= {f"eval_{key}": 0.5 for key in METHOD_KEYS[self.scenario.method]}
+        return {**logs, "epoch": self.state.epoch}
 
     def _compare(self, metrics: Mapping[str, Any]) -> None:
         # Trainer._determine_best_metric: a KeyError when the metric is absent, strict, NaN never.
@@ -200,3 +224,12 @@ class SimulatedTrainer:
 
 def _item(values: tuple[object, ...], index: int) -> object:
     return values[min(index, len(values) - 1)]
+
+
+def _eval_key(name: str, what: str) -> str:
+    return f"eval_{name}_{what}" if name else f"eval_{what}"
+
+
+def _read_back(state: TrainerState) -> TrainerState:
+    """Return the state as a checkpoint gives it back: nothing in it is shared with the old one."""
+    return replace(state, log_history=[dict(entry) for entry in state.log_history])

@@ -24,6 +24,9 @@ from podproof.runtime.deadline import DeadlineLimit
 from podproof.runtime.errors import Problem
 
 LOCAL_VOLUME = "local-volume"
+_CLUSTER_WAY_OUT = (
+    "rent it at RunPod and start the script on each node: docs/how-to/several-gpus.md"
+)
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,13 @@ def launch(
     Raises OverLimit before anything is written or sent; NoCapacity when every fallback is out of
     stock, or OverBudget when none keeps pod.max_usd; ProviderUnavailable when a pod may have been
     made but did not show up, in which case the launch stays open, for `launch` to adopt the pod;
-    LaunchFailed when the run id is spent or belongs to another script.
+    LaunchFailed when the run id is spent or belongs to another script, and for a run on
+    several nodes.
     """
     spec = cleared.script.run.pod
+    if spec.node_count > 1:
+        what = f"{spec.node_count} nodes are a cluster, which podproof does not rent"
+        raise LaunchFailed(Problem("pod.node_count", what, _CLUSTER_WAY_OUT))
     requests = pod_requests(cleared.script, order)
     record = _intended(cleared.script, store, order)
     if record.pod_id is not None:

@@ -15,3 +15,17 @@ class StoreUnavailable(PodproofError):
 
     error_id = "store-unavailable"
     exit_code = 1
+
+
+class BadHistory(PodproofError):
+    """What was given is no record of a run that a scorer could be replayed over."""
+
+    error_id = "bad-history"
+    exit_code = 2
+
+
+class PlotUnavailable(PodproofError):
+    """A plot cannot be drawn or written."""
+
+    error_id = "plot-unavailable"
+    exit_code = 1

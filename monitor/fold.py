@@ -16,6 +16,8 @@ from podproof.monitor.records import (
     LaunchStatus,
     NoticeCount,
     PlanFacts,
+    Prediction,
+    Publication,
     RunRecord,
     RunStatus,
     SavedCheckpoint,
@@ -61,8 +63,10 @@ def fold_run(run_id: str, events: Iterable[Event], launch: LaunchRecord | None) 
         progress=progress_of(status, step, plan.total_steps),
         evaluations=evaluations,
         best=best_of(evaluations),
+        predictions=_newest_predictions(ordered),
         checkpoints=_checkpoints(ordered),
         delivery=_newest(ordered, _delivery),
+        publication=_newest(ordered, _publication),
         ending=_ending(status, last, launch),
         notices=_notices(ordered),
         started_unix_s=_newest(ordered[::-1], _start_time),
@@ -88,6 +92,19 @@ def merged_by_step(events: Iterable[Event]) -> MergedSteps:
             epoch = epoch if event.epoch is None else event.epoch
             merged[event.step] = (epoch, {**body, **present})
     return dict(sorted(merged.items()))
+
+
+def merged_by_sample(events: Iterable[Event]) -> dict[tuple[int, int], Mapping[str, Any]]:
+    """Return the last told body for each step and sample, in order of these.
+
+    Events that are no predictions, or do not say of which sample, are left out.
+    """
+    told: dict[tuple[int, int], Mapping[str, Any]] = {}
+    for event in in_order(events):
+        sample = _whole(event.body, "sample") if event.kind is EventKind.PREDICTION else None
+        if event.step is not None and sample is not None:
+            told[event.step, sample] = event.body
+    return dict(sorted(told.items()))
 
 
 def scored_evaluations(steps: MergedSteps) -> tuple[ScoredEvaluation, ...]:
@@ -177,6 +194,23 @@ def _evaluation(step: int, epoch: float | None, body: Mapping[str, Any]) -> Scor
     )
 
 
+def _newest_predictions(events: Sequence[Event]) -> tuple[Prediction, ...]:
+    told = merged_by_sample(events)
+    newest = max((step for step, _ in told), default=None)
+    return tuple(_prediction(*key, body) for key, body in told.items() if key[0] == newest)
+
+
+def _prediction(step: int, sample: int, body: Mapping[str, Any]) -> Prediction:
+    measured = body.get("checks")
+    checks = [
+        (str(name), value)
+        for name, value in (measured.items() if isinstance(measured, Mapping) else ())
+        if isinstance(value, bool | int | float)
+    ]
+    prompt, expected, answer = (_text(body, key) or "" for key in ("prompt", "expected", "answer"))
+    return Prediction(step, sample, prompt, expected, answer, tuple(checks))
+
+
 def _checkpoints(events: Sequence[Event]) -> tuple[SavedCheckpoint, ...]:
     saved = merged_by_step(event for event in events if event.kind is EventKind.CHECKPOINT_SAVED)
     paths = {step: _text(body, "path") for step, (_, body) in saved.items()}
@@ -191,6 +225,13 @@ def _delivery(event: Event) -> Delivery | None:
     files = sorted(digests.items()) if isinstance(digests, Mapping) else []
     step = _whole(event.body, "step")
     return Delivery(path, step, tuple((str(name), str(digest)) for name, digest in files))
+
+
+def _publication(event: Event) -> Publication | None:
+    repo_id, commit, url = (_text(event.body, key) for key in ("repo_id", "commit", "url"))
+    if event.kind is not EventKind.PUBLISHED or repo_id is None or commit is None or url is None:
+        return None
+    return Publication(repo_id, commit, url, _whole(event.body, "step"))
 
 
 def _notices(events: Sequence[Event]) -> tuple[NoticeCount, ...]:

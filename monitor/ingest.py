@@ -14,6 +14,7 @@ from sqlalchemy.dialects import sqlite
 from podproof.monitor.fold import (
     MergedSteps,
     fold_run,
+    merged_by_sample,
     merged_by_step,
     progress_of,
     scored_evaluations,
@@ -26,6 +27,7 @@ from podproof.monitor.rows import (
     job_row,
     launch_of,
     metric_row,
+    prediction_row,
     score_history,
     score_metrics,
 )
@@ -35,6 +37,7 @@ from podproof.monitor.tables import (
     TRAINING_EVENTS as EVENTS,
     TRAINING_JOBS as JOBS,
     TRAINING_METRICS,
+    TRAINING_PREDICTIONS,
 )
 from podproof.runtime.events import Event, EventKind
 
@@ -46,6 +49,7 @@ _FREQUENT_KINDS = (
     EventKind.EVALUATION,
     EventKind.NOTICE,
     EventKind.NEW_BEST,
+    EventKind.PREDICTION,
     EventKind.CHECKPOINT_SAVED,
 )
 
@@ -79,6 +83,13 @@ def refresh_job(connection: Connection, run_id: str) -> None:
 def read_record(connection: Connection, run_id: str) -> RunRecord:
     """Return all that is known of the run; an empty record when nothing is."""
     return _record(connection, run_id, EVENTS.c.kind != EventKind.TRAIN_LOG)
+
+
+def read_events(connection: Connection, run_id: str, kinds: Iterable[EventKind]) -> list[Event]:
+    """Return the run's events of these kinds as they happened: by boot, then by number."""
+    is_wanted = EVENTS.c.kind.in_([kind.value for kind in kinds])
+    wanted = select(EVENTS).where(EVENTS.c.job_id == run_id, is_wanted)
+    return _events(connection, wanted.order_by(EVENTS.c.boot, EVENTS.c.seq))
 
 
 def read_launch(connection: Connection, run_id: str) -> LaunchRecord | None:
@@ -118,6 +129,7 @@ def _ingest_run(connection: Connection, run_id: str, events: Sequence[Event]) ->
     _refresh_metrics(connection, run_id, EventKind.TRAIN_LOG, fresh)
     evaluated = _refresh_metrics(connection, run_id, EventKind.EVALUATION, fresh)
     _refresh_checkpoints(connection, run_id, fresh)
+    _refresh_predictions(connection, run_id, fresh)
     is_only_moving = all(event.kind in _FREQUENT_KINDS for event in fresh)
     if fresh and is_only_moving and status == RunStatus.RUNNING:
         _move_job(connection, run_id, evaluated)
@@ -153,17 +165,29 @@ def _refresh_checkpoints(connection: Connection, run_id: str, fresh: Sequence[Ev
     put_rows(connection, TRAINING_CHECKPOINTS, ("job_id", "step"), rows)
 
 
+def _refresh_predictions(connection: Connection, run_id: str, fresh: Sequence[Event]) -> None:
+    stored = _at_touched_steps(connection, run_id, EventKind.PREDICTION, fresh)
+    rows = [prediction_row(run_id, *key, body) for key, body in merged_by_sample(stored).items()]
+    put_rows(connection, TRAINING_PREDICTIONS, ("job_id", "step", "sample"), rows)
+
+
 def _touched_steps(
     connection: Connection, run_id: str, kind: EventKind, fresh: Sequence[Event]
 ) -> MergedSteps:
-    """Merge all stored events of the kind at the steps that a fresh event of the kind is about."""
+    return merged_by_step(_at_touched_steps(connection, run_id, kind, fresh))
+
+
+def _at_touched_steps(
+    connection: Connection, run_id: str, kind: EventKind, fresh: Sequence[Event]
+) -> list[Event]:
+    """Return all stored events of the kind at the steps that a fresh one of the kind is about."""
     steps = {event.step for event in fresh if event.kind is kind and event.step is not None}
     of_kind = select(EVENTS).where(EVENTS.c.job_id == run_id, EVENTS.c.kind == kind.value)
     stored: list[Event] = []
     for chunk in _chunks(sorted(steps)):
         # Unordered: asked for an order, SQLite walks the whole run instead of these few steps.
         stored += _events(connection, of_kind.where(EVENTS.c.step.in_(chunk)))
-    return merged_by_step(stored)
+    return stored
 
 
 def _move_job(connection: Connection, run_id: str, evaluated: MergedSteps) -> None:

@@ -116,6 +116,18 @@ def best_of(evaluations: Iterable[ScoredEvaluation]) -> ScoredEvaluation | None:
 
 
 @dataclass(frozen=True)
+class Prediction:
+    """What the model answered to one sample prompt; `checks` are what validators measured of it."""
+
+    step: int
+    sample: int
+    prompt: str
+    expected: str
+    answer: str
+    checks: tuple[tuple[str, float | bool], ...] = ()
+
+
+@dataclass(frozen=True)
 class SavedCheckpoint:
     """A checkpoint on the pod's disk; `path` as the pod sees it."""
 
@@ -130,6 +142,16 @@ class Delivery:
     path: str
     step: int | None
     sha256: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where the delivered weights were published: the hub's repository, its commit, its address."""
+
+    repo_id: str
+    commit: str
+    url: str
+    step: int | None
 
 
 @dataclass(frozen=True)
@@ -157,7 +179,8 @@ class RunRecord:
     """All that is known of one run.
 
     `best` is the evaluation with the lowest score among those reported, the earlier one on a tie;
-    `ending.best_step` is the checkpoint that the run itself chose. `boots` counts the starts of
+    `ending.best_step` is the checkpoint that the run itself chose. `predictions` are those of the
+    newest evaluation that had any; the store has all. `boots` counts the starts of
     the container. `progress` is between 0 and 1. Times are the pod's clock.
     """
 
@@ -173,8 +196,10 @@ class RunRecord:
     progress: float | None = None
     evaluations: tuple[ScoredEvaluation, ...] = ()
     best: ScoredEvaluation | None = None
+    predictions: tuple[Prediction, ...] = ()
     checkpoints: tuple[SavedCheckpoint, ...] = ()
     delivery: Delivery | None = None
+    publication: Publication | None = None
     ending: Ending | None = None
     notices: tuple[NoticeCount, ...] = ()
     started_unix_s: float | None = None

@@ -78,6 +78,21 @@ def checkpoint_row(run_id: str, step: int, body: Mapping[str, Any]) -> dict[str,
     }
 
 
+def prediction_row(run_id: str, step: int, sample: int, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of `training_predictions` for one answer."""
+    texts = {key: body.get(key) for key in ("prompt", "expected", "answer")}
+    return {
+        "job_id": run_id,
+        "step": step,
+        "sample": sample,
+        **{
+            key: storable_text(text) if isinstance(text, str) else None
+            for key, text in texts.items()
+        },
+        "body": dict(body),
+    }
+
+
 def job_row(record: RunRecord) -> dict[str, Any]:
     """Return the run as a row of `training_jobs`, without its id."""
     launch, ending = record.launch, record.ending

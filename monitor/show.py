@@ -16,6 +16,7 @@ from rich.text import Text
 
 from podproof.monitor.records import (
     LaunchRecord,
+    Prediction,
     RunRecord,
     RunStatus,
     RunSummary,
@@ -39,6 +40,15 @@ _STYLES = {
 
 _ABSENT = "-"
 
+# How much of a prompt (its end) and of an answer (its beginning) stands in the table of answers.
+_SHOWN_CHARACTERS = 36
+
+_CHECK_HEADINGS = {
+    "exact_match": "exact",
+    "character_error_rate": "errors",
+    "json_schema": "schema",
+}
+
 
 def show_run(record: RunRecord, *, now_unix_s: float | None = None) -> RenderableType:
     """Return the run as a page: facts, scores, where the weights are, notices, how it failed.
@@ -48,6 +58,9 @@ def show_run(record: RunRecord, *, now_unix_s: float | None = None) -> Renderabl
     parts: list[RenderableType] = [_facts_table(_facts(record, now_unix_s))]
     if record.evaluations:
         parts += [Text(), _score_table(record)]
+    if record.predictions:
+        heading = f"answers at step {record.predictions[0].step}"
+        parts += [Text(), _text(heading, style="bold"), _prediction_table(record.predictions)]
     if record.notices:
         parts += [Text(), _text("notices", style="bold"), *_notice_lines(record)]
     if record.ending is not None and record.ending.error is not None:
@@ -113,6 +126,7 @@ def _facts(record: RunRecord, now_unix_s: float | None) -> Iterator[tuple[str, T
     yield "stopped", _text((ending.reason if ending else None) or "")
     yield "chosen", _text(_chosen(record))
     yield "weights", _text(record.delivery.path if record.delivery else "")
+    yield "published", _text(record.publication.url if record.publication else "")
     yield "output", _text((launch.output_path if launch else None) or record.output or "")
     yield "log", _text((launch.log_path if launch else None) or "")
 
@@ -148,6 +162,34 @@ def _score_table(record: RunRecord) -> Table:
         is_best = record.best is not None and evaluation.step == record.best.step
         table.add_row(*map(_text, cells), style="bold green" if is_best else None)
     return table
+
+
+def _prediction_table(predictions: Sequence[Prediction]) -> Table:
+    checks = list(dict.fromkeys(name for p in predictions for name, _ in p.checks))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for heading in ("prompt", "answer"):
+        table.add_column(heading)
+    for name in checks:
+        table.add_column(_text(_CHECK_HEADINGS.get(name, name)), justify="right", no_wrap=True)
+    for prediction in predictions:
+        measured = dict(prediction.checks)
+        cells = (
+            _one_line(prediction.prompt)[-_SHOWN_CHARACTERS:],
+            _one_line(prediction.answer)[:_SHOWN_CHARACTERS],
+            *(_measure(measured.get(name)) for name in checks),
+        )
+        table.add_row(*map(_text, cells))
+    return table
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _measure(value: bool | float | None) -> str:  # noqa: FBT001 - the value of one check
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return _number(value, 2)
 
 
 def _marks(record: RunRecord, evaluation: ScoredEvaluation) -> str:

@@ -20,6 +20,7 @@ from podproof.monitor.ingest import (
     add_row,
     ingest_events,
     put_rows,
+    read_events,
     read_launch,
     read_record,
     refresh_job,
@@ -28,7 +29,7 @@ from podproof.monitor.records import LaunchRecord, LaunchStatus, RunRecord, RunS
 from podproof.monitor.rows import launch_of, launch_row, summary_of
 from podproof.monitor.tables import LAUNCHES, REPORT_TOKENS, TRAINING_JOBS
 from podproof.runtime.errors import Problem
-from podproof.runtime.events import Event
+from podproof.runtime.events import Event, EventKind
 
 
 def open_store(path_or_url: str | Path) -> "Store":
@@ -96,6 +97,11 @@ class Store:
             if connection.scalar(job) is None:
                 raise _unknown_run(connection, run_id)
             return read_record(connection, run_id)
+
+    def events(self, run_id: str, kinds: Iterable[EventKind]) -> tuple[Event, ...]:
+        """Return the run's events of these kinds as they happened; none for an unknown run."""
+        with self._database.reading() as connection:
+            return tuple(read_events(connection, run_id, kinds))
 
     def runs(self) -> tuple[RunSummary, ...]:
         """Return one line for each run, the newest first."""

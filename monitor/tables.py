@@ -1,8 +1,8 @@
 """The tables: one row a run, and below it what the pod reported, raw and sorted.
 
-`training_jobs`, `training_metrics` and `training_checkpoints` are for whoever reads the store with
-SQL; every value in them follows from `training_events` and `launches`. Times are seconds since
-1970. JSON columns hold strict JSON (see podproof.runtime.events).
+`training_jobs`, `training_metrics`, `training_checkpoints` and `training_predictions` are for
+whoever reads the store with SQL; every value in them follows from `training_events` and `launches`.
+Times are seconds since 1970. JSON columns hold strict JSON (see podproof.runtime.events).
 """
 
 from sqlalchemy import (
@@ -64,6 +64,19 @@ TRAINING_CHECKPOINTS = Table(
     Column("path", Text),
     Column("body", JSON, nullable=False),
     UniqueConstraint("job_id", "step"),
+)
+
+TRAINING_PREDICTIONS = Table(
+    "training_predictions",
+    METADATA,
+    Column("job_id", String(200), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("sample", Integer, nullable=False),  # which of the prompts, from 0
+    Column("prompt", Text),
+    Column("expected", Text),
+    Column("answer", Text),
+    Column("body", JSON, nullable=False),
+    UniqueConstraint("job_id", "step", "sample"),
 )
 
 TRAINING_EVENTS = Table(

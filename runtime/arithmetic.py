@@ -58,7 +58,7 @@ def arithmetic(plan: Plan, train_rows: int) -> Arithmetic:
     arguments = plan.arguments
     batch_size = int(arguments.get("per_device_train_batch_size", _DEFAULT_BATCH_SIZE))
     accumulation = int(arguments.get("gradient_accumulation_steps", 1))
-    gpu_count = max(1, plan.gpu_count)
+    gpu_count = max(1, plan.gpu_count) * plan.node_count
     batches = math.ceil(math.ceil(train_rows / batch_size) / gpu_count)
     if arguments.get("dataloader_drop_last"):
         batches = train_rows // batch_size // gpu_count

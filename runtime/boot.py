@@ -35,9 +35,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-# Done, a bad plan, bad data, nothing to deliver, no memory or disk, out of time or money: the same
-# script would end the same way again.
-CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4, 5, 6})
+# Done, a bad plan, bad data, nothing to deliver, no memory or disk, out of time or money, not
+# published after all tries: the same script would end the same way again.
+CODES_WITHOUT_RESTART = frozenset({0, 2, 3, 4, 5, 6, 7})
+# On the wire these five stand for those of base85 that a shell or a template would act on.
+BASE85_OF_WIRE = str.maketrans(",./:[", "!$`{}")
 TOLD_TO_STOP = 143  # what a command that obeyed SIGTERM exits with
 GRACE_S = 60.0  # from SIGTERM to SIGKILL at the deadline: time to save, or to deliver what there is
 LAST_SEQ = 2**31 - 1  # the number of our one event in a boot, behind all of the script's
@@ -95,7 +97,7 @@ def unpack_script(environ: Mapping[str, str]) -> str:
     import bz2  # here, where its absence is caught: a hand-built Python may lack it
 
     chunks = [environ[f"PS_{number:02d}"] for number in range(int(environ["PS_N"]))]
-    script = bz2.decompress(base64.b64decode("".join(chunks), validate=True))
+    script = bz2.decompress(base64.b85decode("".join(chunks).translate(BASE85_OF_WIRE)))
     sha256 = hashlib.sha256(script).hexdigest()
     if sha256 != environ["PS_SHA"]:
         raise ValueError(f"the script arrived with sha256 {sha256}, not {environ['PS_SHA']}")

@@ -3,48 +3,34 @@
 Rules it keeps, each from measured behaviour of the trainer: an exception in a hook would end the
 run, so every hook is isolated and its failures are counted and reported; `state` is replaced when
 training starts, so it is never kept; evaluation metrics are read in on_log, where they always are;
-the train loss is the last logged one; on a resume the history is rebuilt from
+train logs are kept as they come and folded when somebody asks, which a hook can afford and a cold
+cache would make it pay for; on a resume the history is rebuilt from
 `state.log_history`; no hook touches a file or a socket (the reporter's thread does).
 """
 
-import contextlib
-import functools
 import math
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import ScorerPlan
+from podproof.runtime.hooks import IsolatedHooks, isolated
+from podproof.runtime.plan import Objective, ScorerPlan
+from podproof.runtime.readings import LogKind, Reading, is_train_log, read_log
 from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import (
     SCORE_KEY,
-    Score,
-    ScoreState,
-    observe_evaluation,
-    observe_train_loss,
+    final_choice,
+    observe_log,
     replay_scores,
-    should_stop_early,
     trainer_metric,
-    usable_loss,
 )
-from podproof.runtime.trend import LossTrend, describe_trend, observe_loss
+from podproof.runtime.scores import Score, ScoreState
+from podproof.runtime.stopping import stop_reason
+from podproof.runtime.trend import LossTrend, describe_trend, observe_loss, trend_of
 
-_Hook = TypeVar("_Hook", bound=Callable[..., None])
-
-
-def _isolated(hook: _Hook) -> _Hook:
-    """Keep an exception of a hook away from the trainer; count it and report it once."""
-
-    @functools.wraps(hook)
-    def guarded(self: "PodCallback", args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        try:
-            hook(self, args, state, control, **kwargs)
-        except Exception as error:
-            self.note_failure(hook.__name__, error, is_told=state.is_world_process_zero)
-
-    return cast("_Hook", guarded)
+# So many train logs are kept before they are folded, in a run that nobody asks for its score.
+CALLBACK_UNREAD_LOGS = 8
 
 
 @dataclass
@@ -59,7 +45,7 @@ class StopRequest:
     is_awaited: bool = False
 
 
-class PodCallback:
+class PodCallback(IsolatedHooks):
     """The hooks of one run; becomes a TrainerCallback only where a trainer is at hand.
 
     `report` takes events and does no I/O; `stop` is how a signal handler asks for an orderly end.
@@ -67,36 +53,66 @@ class PodCallback:
 
     def __init__(self, plan: ScorerPlan, report: Report, stop: StopRequest) -> None:
         """Start with an empty history; on_train_begin rebuilds it when a run is resumed."""
+        super().__init__(report)
         self.plan = plan
-        self.report = report
         self.stop = stop
-        self.scores = ScoreState()
-        self.trend = LossTrend()
-        self.failures: Counter[str] = Counter()
-        self.stopped_early = False
+        self._forget()
 
-    @_isolated
+    @property
+    def scores(self) -> ScoreState:
+        """Return what the scorer remembers of all logs so far."""
+        self._catch_up()
+        return self._scores
+
+    @property
+    def trend(self) -> LossTrend:
+        """Return the trend of all train logs so far."""
+        self._catch_up()
+        return self._trend
+
+    @isolated
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Rebuild score and trend from the log of the run that is resumed, if any."""
-        self.scores, _ = replay_scores(state.log_history, self.plan)
-        self.trend = LossTrend()
-        for entry in state.log_history:
-            if "loss" in entry and "train_loss" not in entry:
-                self._follow_trend(entry["loss"])
+        """Rebuild score and trend from the log of the run that is resumed, if any.
 
-    @_isolated
+        The same callback may begin again in one process, after running out of memory.
+        """
+        self._forget()
+        for entry in state.log_history:
+            self._fold_kept(entry)
+        self._put_books_right(state)
+        # A run that was killed on its way out ends again.
+        self._stop_if_due(control)
+
+    @isolated
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
-        """Fold a train log, or score an evaluation; the final summary is neither."""
-        if not logs or "train_loss" in logs:
-            return
-        if "loss" in logs:
-            self._fold_train_log(state, logs)
-        elif "eval_loss" in logs:
-            self._score_evaluation(state, logs)
+        """Keep a train log, score an evaluation, and make the final choice at the summary.
 
-    @_isolated
+        An evaluation of a step that was scored already, as after a restart, is not scored again.
+        """
+        if not logs:
+            return
+        if is_train_log(logs):
+            # A copy: callbacks after this one may take something out of it.
+            self._unread.append(dict(logs))
+            self._send(state, EventKind.TRAIN_LOG, logs)
+            if self._trend.is_counting:
+                self._stop_if_due(control)
+            elif len(self._unread) >= CALLBACK_UNREAD_LOGS:
+                self._catch_up()
+            return
+        self._catch_up()
+        reading = read_log({**logs, "step": state.global_step})
+        score = self._fold(reading)
+        if reading.kind is LogKind.EVALUATION:
+            self._show_score(state, logs)
+            if score is not None:
+                self._report_score(state, reading, score, logs)
+        elif reading.kind is LogKind.SUMMARY and self.plan.objective is Objective.REWARD:
+            self._choose_by_reward(args, state)
+
+    @isolated
     def on_evaluate(
         self,
         args: Any,
@@ -107,71 +123,117 @@ class PodCallback:
     ) -> None:
         """Make sure the trainer finds a score, and stop when patience has run out.
 
-        The trainer raises KeyError when `metric_for_best_model` is absent from one evaluation, so
-        an evaluation that could not be scored gets NaN, which is never best.
+        The trainer raises KeyError when `metric_for_best_model` is absent from one evaluation.
         """
         if metrics is not None:
-            metrics.setdefault(SCORE_KEY, math.nan)
-        if should_stop_early(self.scores, self.plan):
-            self.stopped_early = True
-            control.should_training_stop = True
+            metrics.setdefault(SCORE_KEY, self._metric_at(state.global_step))
+        self._stop_if_due(control)
 
-    @_isolated
+    @isolated
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Report the checkpoint just written; its directory exists by now on rank 0."""
         path = f"{args.output_dir}/checkpoint-{state.global_step}"
         self._send(state, EventKind.CHECKPOINT_SAVED, {"path": path})
 
-    @_isolated
+    @isolated
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Save and stop within one step when a signal asked for it."""
         if self.stop.reason is not None:
             control.should_save = True
             control.should_training_stop = True
 
-    def note_failure(self, hook: str, error: Exception, *, is_told: bool) -> None:
-        """Count a failure inside a hook; report each kind of failure once, on rank 0."""
-        what = f"{hook} raised {type(error).__name__}: {error}"
-        self.failures[what] += 1
-        if is_told and self.failures[what] == 1:
-            # The report itself may be what fails; then the count is all that can be kept.
-            with contextlib.suppress(Exception):
-                self.report(EventKind.NOTICE, body={"what": what, "count": 1})
+    @isolated
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell what the hooks cost and how often they failed; a run that breaks off tells not."""
+        self._send(state, EventKind.HOOK_COST, self.costs_body())
 
-    def _fold_train_log(self, state: Any, logs: Mapping[str, Any]) -> None:
-        self.scores = observe_train_loss(self.scores, logs["loss"], self.plan)
-        self._follow_trend(logs["loss"])
-        self._send(state, EventKind.TRAIN_LOG, logs)
+    def _forget(self) -> None:
+        self._scores = ScoreState()
+        self._trend = trend_of(self.plan.trend)
+        self._unread: list[Mapping[str, Any]] = []
+        self.choice: Score | None = None
+        self.stopped_early = False
+        # The step that was scored last, and what the trainer compares of it.
+        self.scored: tuple[int | None, float] = (None, math.nan)
 
-    def _follow_trend(self, logged: object) -> None:
-        # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
-        loss = usable_loss(logged)
-        self.trend = observe_loss(self.trend, math.nan if loss is None else loss)
+    def _catch_up(self) -> None:
+        unread, self._unread = self._unread, []
+        for entry in unread:
+            self._fold_kept(entry)
 
-    def _score_evaluation(self, state: Any, logs: dict[str, Any]) -> None:
+    def _fold_kept(self, entry: Mapping[str, Any]) -> None:
+        """Fold a log of the past; one that cannot be folded is counted, and costs no other."""
+        try:
+            self._fold(read_log(entry))
+        except Exception as error:
+            self.note_failure("on_log", error, is_told=False)
+
+    def _fold(self, reading: Reading) -> Score | None:
+        """Fold one log, as it comes or from the history; return the score of an evaluation."""
+        if reading.kind is LogKind.TRAIN:
+            # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
+            loss = math.nan if reading.loss is None else reading.loss
+            self._trend = observe_loss(self._trend, loss)
+        self._scores, score = observe_log(self._scores, reading, self.plan)
+        if score is not None:
+            self.scored = (reading.step, trainer_metric(score))
+        return score
+
+    def _put_books_right(self, state: Any) -> None:
+        """Have the trainer compare with the best score of its own history, and nothing else.
+
+        A checkpoint written under another metric brings that metric's best value, which no score
+        of ours might ever beat. The trainer looks up the best checkpoint when it next saves one.
+        """
+        step = self.scores.best_step
+        best = None if step is None else -self.scores.best_score
+        if (state.best_global_step, state.best_metric) != (step, best):
+            state.best_global_step, state.best_metric = step, best
+            state.best_model_checkpoint = None
+
+    def _metric_at(self, step: int) -> float:
+        """Return the score of this step for the trainer: NaN, which is never best, without one.
+
+        Each of several eval sets gets that of the set that is scored, since the trainer lays their
+        metrics over each other.
+        """
+        scored_step, metric = self.scored
+        return metric if step == scored_step else math.nan
+
+    def _stop_if_due(self, control: Any) -> None:
+        if stop_reason(self.scores, self.trend, self.plan) is not None:
+            self.stopped_early = True
+            control.should_training_stop = True
+
+    def _choose_by_reward(self, args: Any, state: Any) -> None:
+        # The last log is the last moment at which the trainer can still be told what to load.
+        self.choice = final_choice(replay_scores(state.log_history, self.plan)[1], self.plan)
+        if self.choice is not None:
+            state.best_global_step = self.choice.step
+            state.best_metric = trainer_metric(self.choice)
+            state.best_model_checkpoint = f"{args.output_dir}/checkpoint-{self.choice.step}"
+
+    def _show_score(self, state: Any, logs: dict[str, Any]) -> None:
         # `logs` is the dictionary the trainer compares afterwards; log_history holds a copy, which
         # must carry the score too, so that trainer_state.json tells how a checkpoint was chosen.
-        self.scores, score = observe_evaluation(
-            self.scores, state.global_step, logs["eval_loss"], self.plan
-        )
-        logs[SCORE_KEY] = trainer_metric(score)
+        logs[SCORE_KEY] = self._metric_at(state.global_step)
         if state.log_history:
             state.log_history[-1][SCORE_KEY] = logs[SCORE_KEY]
-        self._send(state, EventKind.EVALUATION, self._evaluation_body(score, logs))
-        if score.is_best:
-            self._send(state, EventKind.NEW_BEST, {"score": score.value})
 
-    def _evaluation_body(self, score: Score, logs: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            "eval_loss": logs["eval_loss"],
+    def _report_score(
+        self, state: Any, reading: Reading, score: Score, logs: Mapping[str, Any]
+    ) -> None:
+        body = {
+            "eval_loss": logs.get(
+                f"eval_{reading.eval_set}_loss" if reading.eval_set else "eval_loss"
+            ),
             "score": score.value,
             "checkpoint_score": logs[SCORE_KEY],
             "components": dict(score.components),
             "trend": describe_trend(self.trend).value,
+            "nonfinite_train_logs": self.trend.nonfinite_count,
             "metrics": {key: value for key, value in logs.items() if key != SCORE_KEY},
         }
-
-    def _send(self, state: Any, kind: EventKind, body: Mapping[str, Any]) -> None:
-        # Every rank folds the same events and decides the same; only rank 0 speaks.
-        if state.is_world_process_zero:
-            self.report(kind, step=state.global_step, epoch=state.epoch, body=dict(body))
+        self._send(state, EventKind.EVALUATION, body)
+        if score.is_best:
+            self._send(state, EventKind.NEW_BEST, {"score": score.value})

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: which can be resumed from, and how the chosen one is delivered.
+"""Checkpoints on disk: which can be resumed from, and which one is the chosen one.
 
 The trainer writes straight into checkpoint-N, so a kill can leave anything there, and resuming
 from a damaged one either ends the run or, with the optimizer or scheduler missing, silently
@@ -22,13 +22,15 @@ MANIFEST_FILE = "podproof.json"
 # Under this name the trainer's state says of which run it is, and what a resumed run must make up.
 CHECKPOINT_RECORD = "podproof"
 
-WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
-
-# What a resumed trainer needs, and a user of the weights does not.
-_TRAINING_STATE = re.compile(
-    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
-    r"|podproof\.json(\.tmp)?"
+# What a silent restart would lack: one of each. Adam's state is optimizer.bin under FSDP; DeepSpeed
+# writes `latest` when its own folder, which holds it, is whole.
+_RESUME_FILES = (
+    ("trainer_state.json",),
+    ("optimizer.pt", "optimizer.bin", "latest"),
+    ("scheduler.pt",),
 )
+
+WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
 
 
 def list_checkpoints(output: Path) -> tuple[Path, ...]:
@@ -50,12 +52,12 @@ def checkpoint_damage(path: Path) -> str | None:
     torch saved has the directory that it writes last, the weights as in `weights_damage`, and the
     bytes as in `manifest_damage`.
     """
-    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt"):
-        if not (path / name).is_file() or (path / name).stat().st_size == 0:
-            return f"{name} is missing or empty"
+    for names in _RESUME_FILES:
+        if not any((path / name).is_file() and (path / name).stat().st_size for name in names):
+            return f"{names[0]} is missing or empty"
     if not isinstance(_checkpoint_json(path / "trainer_state.json"), dict):
         return "trainer_state.json is broken"
-    for saved in sorted((*path.glob("*.pt"), *path.glob("*.pth"))):
+    for saved in sorted(item for item in path.iterdir() if item.suffix in {".pt", ".pth", ".bin"}):
         if not zipfile.is_zipfile(saved):
             return f"{saved.name} is cut short"
     return weights_damage(path) or manifest_damage(path)
@@ -186,52 +188,10 @@ def chosen_checkpoint(output: Path, steps: Sequence[int]) -> tuple[Path, tuple[s
     raise NoUsableCheckpoint(*(Problem(str(output), what, way_out) for what in notices))
 
 
-def deliver(checkpoint: Path, destination: Path) -> dict[str, str]:
-    """Copy a checkpoint's weights, tokenizer and configs; return each file's sha256.
-
-    The copy is made beside `destination`, read back, and moved into place in one step, so a
-    `destination` that exists is always whole. Raise NoUsableCheckpoint if the weights cannot be
-    loaded, or if a copy differs.
-    """
-    damage = weights_damage(checkpoint)
-    if damage is not None:
-        way_out = "an earlier checkpoint may be whole; look into the run's output"
-        raise NoUsableCheckpoint(Problem(str(checkpoint), damage, way_out))
-    files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
-    unfinished = destination.with_name(destination.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    digests = {}
-    for path in files:
-        shutil.copyfile(path, unfinished / path.name)
-        digests[path.name] = file_sha256(path)
-        if file_sha256(unfinished / path.name) != digests[path.name]:
-            raise NoUsableCheckpoint(
-                Problem(str(path), "the delivered copy differs", "check the disk")
-            )
-    _put_in_place(unfinished, destination)
-    return digests
-
-
 def file_sha256(path: Path) -> str:
     """Return the hex sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_delivered(path: Path) -> bool:
-    return path.is_file() and not _TRAINING_STATE.fullmatch(path.name)
-
-
-def _put_in_place(unfinished: Path, destination: Path) -> None:
-    # A folder cannot replace one that holds files, and emptying that one takes time in which it
-    # would exist and not be whole. So the old one steps aside by its name first.
-    former = destination.with_name(destination.name + ".former")
-    shutil.rmtree(former, ignore_errors=True)
-    if destination.exists():
-        os.replace(destination, former)
-    os.replace(unfinished, destination)
-    shutil.rmtree(former, ignore_errors=True)
 
 
 _LENGTH_BYTES = 8

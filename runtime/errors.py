@@ -8,11 +8,14 @@ The tree, with exit codes (each class has an entry in docs/reference/errors.md):
     ├── NoUsableCheckpoint         4   runtime: nothing on disk can be delivered
     ├── OutOfMemory                5   runtime: the smallest batch does not fit into memory
     ├── DiskFull                   5   runtime: a checkpoint cannot be written
+    ├── NotPublished               7   runtime: delivered on the volume, but not on the hub
     ├── BadConfig                  2   compiler: the config breaks a rule
     ├── NotBundleable              1   compiler: runtime/ cannot become one file
     ├── BadScript                  2   compiler: a pod script file that is not one of ours
     ├── UnknownRun                 2   monitor: no such run in the store
     ├── StoreUnavailable           1   monitor: the store cannot be opened or written
+    ├── BadHistory                 2   monitor: no record of a run that could be scored again
+    ├── PlotUnavailable            1   monitor: a plot cannot be drawn or written
     └── LaunchFailed               1   launcher: no pod, and nothing left behind
         ├── NoCapacity             1   every fallback was out of stock
         ├── OverBudget             1   no GPU that could be had keeps pod.max_usd
@@ -92,3 +95,10 @@ class DiskFull(PodproofError):
 
     error_id = "disk-full"
     exit_code = 5
+
+
+class NotPublished(PodproofError):
+    """The weights are delivered on the volume, but did not get to the hub."""
+
+    error_id = "not-published"
+    exit_code = 7

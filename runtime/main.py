@@ -13,25 +13,34 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from podproof.runtime.advice import selection_notices
+from podproof.runtime.alone import Alone
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import PodCallback, StopRequest
-from podproof.runtime.checkpoints import chosen_checkpoint, deliver
+from podproof.runtime.checkpoints import list_checkpoints
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.data import read_data
 from podproof.runtime.deadline import DEADLINE_ENDINGS, DeadlineWatch
-from podproof.runtime.errors import BadPlan, DiskFull, NoUsableCheckpoint, PodproofError, Problem
+from podproof.runtime.delivery import (
+    DeliveryRecord,
+    TrainingEnding,
+    deliver_best,
+    former_delivery,
+    report_delivery,
+)
+from podproof.runtime.errors import BadPlan, DiskFull, PodproofError, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.failures import is_disk_full
-from podproof.runtime.plan import Plan, PublishTo, Sink, plan_from_json
+from podproof.runtime.model_card import TrainingFacts
+from podproof.runtime.plan import Plan, Sink, plan_from_json
 from podproof.runtime.recovery import train_in_memory
 from podproof.runtime.reporter import Reporter, ReportSource
 from podproof.runtime.resuming import checkpoint_to_resume
 from podproof.runtime.rows import Rows, row_notices
 from podproof.runtime.safeguard import Safeguard
-from podproof.runtime.scorer import SCORE_KEY, usable_loss
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.selfcheck import failed_vectors
-from podproof.runtime.spool import boots_so_far
+from podproof.runtime.spool import boots_so_far, seqs_so_far
 from podproof.runtime.trainers import as_trainer_callback, build_trainer
 
 EXIT_DONE = 0
@@ -55,6 +64,7 @@ class Surroundings:
     output: Path
     data_roots: tuple[Path, ...]
     endpoint: ReportEndpoint | None
+    deadline: DeadlineWatch
 
 
 @dataclass
@@ -65,8 +75,7 @@ class PodRun:
     parts: Mapping[str, Any]
     surroundings: Surroundings
     reporter: Reporter
-    stop: StopRequest
-    deadline: DeadlineWatch
+    rank: Alone
     is_started: bool = False
 
     def notice(self, what: str) -> None:
@@ -96,26 +105,31 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
     try:
         plan = plan_from_json(plan_json)
         surroundings = read_surroundings(plan)
-        deadline = DeadlineWatch(os.environ, plan.publish.to)
+        if options.selfcheck:
+            return selfcheck(plan, surroundings)
+        rank: Alone = parts.get("ranks", Alone)(plan, surroundings.output)
+        code = rank.start_all()
     except PodproofError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    if options.selfcheck:
-        return selfcheck(plan, surroundings)
-    surroundings.output.mkdir(parents=True, exist_ok=True)
-    source = ReportSource(surroundings.run_id, surroundings.boot)
-    reporter = Reporter(surroundings.output, source, endpoint=surroundings.endpoint)
-    stop = StopRequest()
+    return rank.ended(_run_here(plan, parts, surroundings, rank)) if code is None else code
+
+
+def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, rank: Alone) -> int:
+    output, boot, heard = surroundings.output, surroundings.boot, rank.heard
+    output.mkdir(parents=True, exist_ok=True)
+    source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
+    reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
     try:
-        return run_to_its_end(PodRun(plan, parts, surroundings, reporter, stop, deadline))
+        return run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
     finally:
         # Whoever sent a signal will not wait long: it cuts the delivery short, but not before the
         # file has the last word. A run that is over and does not say so is over for ever.
-        stop.is_awaited = True
+        heard.is_awaited = True
         reporter.write(FLUSH_SECONDS_STOPPED)
-        stop.is_awaited = False
+        heard.is_awaited = False
         with contextlib.suppress(KeyboardInterrupt):
-            reporter.close(FLUSH_SECONDS_STOPPED if stop.reason else FLUSH_SECONDS)
+            reporter.close(FLUSH_SECONDS_STOPPED if heard.reason else FLUSH_SECONDS)
 
 
 def read_surroundings(plan: Plan) -> Surroundings:
@@ -131,6 +145,7 @@ def read_surroundings(plan: Plan) -> Surroundings:
         output=output,
         data_roots=(*roots, Path.cwd(), script_folder),
         endpoint=_endpoint(plan),
+        deadline=DeadlineWatch(environment, plan.publish.to),
     )
 
 
@@ -168,25 +183,26 @@ def selfcheck(plan: Plan, surroundings: Surroundings) -> int:
 
 
 def run_to_its_end(run: PodRun) -> int:
-    """Train and deliver; whatever happens, end with one terminal event and its exit code."""
+    """Train, deliver, publish; whatever happens, end with one terminal event and its exit code."""
     try:
-        _listen_for_signals(run.stop)
+        _listen_for_signals(run.rank.heard)
         with _full_disk_explained(run.surroundings.output):
-            return _train_and_deliver(run)
+            return _train_and_publish(run)
     except PodproofError as error:
         body = {"error": type(error).__name__, "problems": [str(item) for item in error.problems]}
         run.reporter.report(EventKind.FAILED, body=body)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.stop.reason})
+        run.reporter.report(EventKind.PREEMPTED, body={"reason": run.rank.heard.reason})
         return EXIT_PREEMPTED
     except Exception as error:
         # The whole traceback goes to the log; the event carries its last lines.
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
-        run.reporter.report(EventKind.FAILED, body=body)
         print(trace, file=sys.stderr)
+        if not run.rank.starts_again(run.notice):
+            run.reporter.report(EventKind.FAILED, body=body)
         return EXIT_FAILED
 
 
@@ -201,39 +217,81 @@ def _full_disk_explained(output: Path) -> Iterator[None]:
         raise DiskFull(Problem(str(output), str(error), way_out)) from error
 
 
-def _train_and_deliver(run: PodRun) -> int:
-    plan, output, reporter = run.plan, run.surroundings.output, run.reporter
+def _train_and_publish(run: PodRun) -> int:
+    report, output = run.reporter.report, run.surroundings.output
+    publisher = run.parts["hub"](run.plan, report, run.notice) if "hub" in run.parts else None
+    run.rank.begin()
+    record = former_delivery(run.plan, output)
+    if record is not None:
+        report(EventKind.RESUMED, body={"path": record.path or record.checkpoint})
+        print(f"an earlier start trained to step {record.final_step}; nothing is trained again")
+    else:
+        if publisher is not None and run.rank.is_first:
+            publisher.check(is_fresh=not list_checkpoints(output))
+        record = _train_and_deliver(run)
+    if not run.rank.is_first:
+        return EXIT_DONE
+    if record is None:
+        return EXIT_PREEMPTED
+    report_delivery(record, report)
+    print(f"the chosen weights lie in {record.path or record.checkpoint}")
+    published = None if publisher is None else publisher.publish(record)
+    if published is not None:
+        print(f"published at {published['url']}")
+    report(record.ending, step=record.final_step, body=record.ending_body(published))
+    return EXIT_OUT_OF_TIME if record.ending in DEADLINE_ENDINGS.values() else EXIT_DONE
+
+
+def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
+    """Return what was delivered; None when told to stop, with a checkpoint saved.
+
+    None too on every rank but the first, which alone delivers.
+    """
+    plan, output, reporter, stop = run.plan, run.surroundings.output, run.reporter, run.rank.stop
     rows = read_data(plan.data, plan.method, run.surroundings.data_roots)
     _report_plan(plan, rows, reporter)
-    callback = PodCallback(plan.scorer, reporter.report, run.stop)
+    callback = PodCallback(plan.scorer, reporter.report, stop)
     sealer = CheckpointSealer(reporter.report)
     try:
         trained = train_in_memory(
             plan, output, run.notice, lambda fitted: _train(run, fitted, rows, callback, sealer)
         )
     finally:
-        sealer.close(SEAL_SECONDS_STOPPED if run.stop.reason else None)
+        sealer.close(SEAL_SECONDS_STOPPED if stop.reason else None)
+    run.rank.leave()
+    if not run.rank.is_first:
+        return None
     # Past the deadline there is no next start: what there is is delivered in the time that is left
     # until the boot program kills.
-    if run.stop.reason is not None and run.deadline.left_s > 0:
-        reporter.report(
-            EventKind.PREEMPTED, step=trained.final_step, body={"reason": run.stop.reason}
-        )
-        print(f"stopped at step {trained.final_step} ({run.stop.reason}); start again to resume")
-        return EXIT_PREEMPTED
-    ending = _deliver_best(run, callback, trained)
+    if stop.reason is not None and run.surroundings.deadline.left_s > 0:
+        reporter.report(EventKind.PREEMPTED, step=trained.final_step, body={"reason": stop.reason})
+        print(f"stopped at step {trained.final_step} ({stop.reason}); start again to resume")
+        return None
+    best_step, best_score = callback.scores.best_step, callback.scores.best_score
+    if callback.choice is not None:
+        best_step, best_score = callback.choice.step, callback.choice.value
+    facts = TrainingFacts(
+        log_history=trained.log_history,
+        final_step=trained.final_step,
+        best_step=best_step,
+        train_rows=len(rows.train),
+        eval_rows=len(rows.eval),
+        versions=_versions(),
+    )
     kind, reason = _ending_of(run, trained)
-    body = {**ending, "final_step": trained.final_step, "reason": reason}
-    reporter.report(kind, step=trained.final_step, body=body)
-    return EXIT_OUT_OF_TIME if kind in DEADLINE_ENDINGS.values() else EXIT_DONE
+    ending = TrainingEnding(kind, reason, best_score)
+    return deliver_best(plan, output, facts, ending, run.notice)
 
 
 def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
     """Return the kind of event that ends the run, and why it is not `done`."""
     if trained.final_step >= trained.max_steps:
         return EventKind.DONE, trained.stop_reason
-    if run.deadline.ending is not None:
-        return run.deadline.ending, run.deadline.reason or run.stop.reason
+    if run.surroundings.deadline.ending is not None:
+        return (
+            run.surroundings.deadline.ending,
+            run.surroundings.deadline.reason or run.rank.stop.reason,
+        )
     return EventKind.STOPPED_EARLY, trained.stop_reason
 
 
@@ -241,16 +299,22 @@ def _train(
     run: PodRun, plan: Plan, rows: Rows, callback: PodCallback, sealer: CheckpointSealer
 ) -> Trained:
     """Train once, from the newest usable checkpoint; `plan` is the run's, or one that fits."""
-    output, report = run.surroundings.output, run.reporter.report
-    safeguard = Safeguard(run.stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256)
+    output, report, rank = run.surroundings.output, run.reporter.report, run.rank
+    deadline, sha256 = run.surroundings.deadline, plan.config_sha256
+    nonfinite = plan.recovery.nonfinite
+    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
-    trainer.add_callback(as_trainer_callback(run.deadline))
+    trainer.add_callback(as_trainer_callback(deadline))
+    rank.join(trainer)
+    if "predictions" in run.parts:
+        run.parts["predictions"](trainer, plan, rows, report)
     if not run.is_started:
-        _report_start(run, trainer, [*row_notices(rows), *built.adjustments])
+        advice = selection_notices(len(rows.eval), arithmetic(plan, len(rows.train)).evaluations)
+        _report_start(run, trainer, [*row_notices(rows), *advice, *built.adjustments])
         run.is_started = True
-    checkpoint = checkpoint_to_resume(plan, output, run.notice)
-    if checkpoint is not None:
+    checkpoint = rank.decide(lambda: checkpoint_to_resume(plan, output, run.notice))
+    if checkpoint is not None and rank.is_first:
         report(EventKind.RESUMED, body={"path": str(checkpoint)})
         print(f"resuming from {checkpoint}")
         sealer.seal(checkpoint)
@@ -281,52 +345,17 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
 
 
 def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
-    versions = {name: metadata.version(name) for name in ("torch", "transformers", "trl", "peft")}
-    device = str(trainer.args.device)
-    body = {"python": platform.python_version(), **versions, "device": device}
+    body = {**_versions(), "device": str(trainer.args.device)}
     where = {"output": str(run.surroundings.output)}
     run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
         run.notice(what)
 
 
-def _ranking(trained: Trained, best_step: int | None) -> list[int]:
-    """Return the steps of all usable evaluations, the best first, ties to the earlier."""
-    scored = [entry for entry in trained.log_history if SCORE_KEY in entry]
-    scores = {entry["step"]: usable_loss(entry[SCORE_KEY]) for entry in scored}
-    usable = {step: score for step, score in scores.items() if score is not None}
-    return sorted(usable, key=lambda step: (step != best_step, -usable[step], step))
-
-
-def _deliver_best(run: PodRun, callback: PodCallback, trained: Trained) -> dict[str, Any]:
-    """Deliver the checkpoint with the best score, or the last one of a run without evaluations.
-
-    When it is damaged or gone, the next best is delivered, and a notice says so.
-    """
-    plan, output = run.plan, run.surroundings.output
-    best_step = callback.scores.best_step
-    if best_step is None and plan.arguments.get("load_best_model_at_end"):
-        what = "no evaluation had a usable loss"
-        raise NoUsableCheckpoint(
-            Problem(trained.stop_reason or "evaluation", what, "look at the train log")
-        )
-    checkpoint, notices = chosen_checkpoint(output, _ranking(trained, best_step))
-    for what in notices:
-        run.notice(what)
-    ending = {
-        "best_step": best_step,
-        "best_score": None if best_step is None else callback.scores.best_score,
-        "checkpoint": str(checkpoint),
-        "delivered": None,
-    }
-    if plan.publish.to is PublishTo.NONE:
-        return ending
-    delivered = output / plan.publish.dir
-    digests = deliver(checkpoint, delivered)
-    body = {"path": str(delivered), "step": best_step, "sha256": digests}
-    run.reporter.report(EventKind.DELIVERED, step=best_step, body=body)
-    print(f"delivered {checkpoint.name} to {delivered}")
-    return {**ending, "delivered": str(delivered)}
+def _versions() -> dict[str, str]:
+    packages = ("torch", "transformers", "trl", "peft")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}
 
 
 def _listen_for_signals(stop: StopRequest) -> None:

@@ -58,11 +58,12 @@ class AdapterKind(StrEnum):
 
 
 class ScorerName(StrEnum):
-    """The scorers that ship with podproof."""
+    """The scorers that ship with podproof, and `own`: the formula of a file of the user's."""
 
     ROBUST = "robust"
     SEED_V1 = "seed_v1"
     EVAL_LOSS = "eval_loss"
+    OWN = "own"
 
 
 class Objective(StrEnum):
@@ -71,6 +72,15 @@ class Objective(StrEnum):
     LOSS = "loss"
     REWARD = "reward"
     ACCURACY = "accuracy"
+
+
+class Validator(StrEnum):
+    """What is measured of an answer to a sample prompt."""
+
+    EXACT_MATCH = "exact_match"
+    CHARACTER_ERROR_RATE = "character_error_rate"
+    JSON = "json"
+    JSON_SCHEMA = "json_schema"
 
 
 class Resume(StrEnum):
@@ -188,6 +198,7 @@ class TrendPlan:
 class ScorerPlan:
     """The scorer and its weights; `gap_*` and `train_ema_alpha` are those of `robust`.
 
+    `name=own` takes the formula from the Python file `file`, looked up from where podproof runs.
     `objective=reward` (DPO) ends with the checkpoint of the highest reward margin among those
     whose eval loss is within `reward_tolerance` of the best; `objective=accuracy` subtracts
     `accuracy_weight` times accuracy, in units of the first eval loss. `redrawn_eval` is for eval
@@ -195,6 +206,7 @@ class ScorerPlan:
     """
 
     name: ScorerName = ScorerName.ROBUST
+    file: str | None = None
     gap_weight: float = 0.02
     gap_limit: float = 0.5
     train_ema_alpha: float = 0.5
@@ -241,8 +253,8 @@ class PredictionsPlan:
     """What the model answers to a few fixed eval prompts, at every `every`-th evaluation.
 
     Answers are greedy, `max_new_tokens` long at most, and given up after `max_seconds` an
-    evaluation. `validators` name what is measured of each: exact_match, character_error_rate,
-    json, json_schema (which needs `json_schema`).
+    evaluation. `validators` name what is measured of each; json_schema needs `json_schema`, the
+    schema itself.
     """
 
     enabled: bool = False
@@ -250,7 +262,7 @@ class PredictionsPlan:
     every: int = 1
     max_new_tokens: int = 64
     max_seconds: float = 30.0
-    validators: tuple[str, ...] = ("exact_match", "character_error_rate")
+    validators: tuple[Validator, ...] = (Validator.EXACT_MATCH, Validator.CHARACTER_ERROR_RATE)
     json_schema: dict[str, Any] = field(default_factory=dict)
 
 

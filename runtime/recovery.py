@@ -65,7 +65,7 @@ def train_in_memory(
             former, sizes = sizes, _sizes_that_may_fit(plan, sizes, error)
             remember_sizes(plan, output, sizes)
             notice(f"out of memory in {place}: {former.describe()} becomes {sizes.describe()}")
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            if plan.gpu_count * plan.node_count > 1:
                 raise
         # Only here: in the clause above the exception holds the frames, and they the model. The
         # trainer refers to itself, so it takes a collection to free it.

@@ -43,10 +43,14 @@ class Report(Protocol):
 
 @dataclass(frozen=True)
 class ReportSource:
-    """Who reports: the run, and which start of its container this is, counted from 1."""
+    """Who reports: the run, and which start of its container this is, counted from 1.
+
+    `first_seq` is the number of the next event, where this start has sent some before.
+    """
 
     run_id: str
     boot: int
+    first_seq: int = 0
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Reporter:
         self._courier = None if endpoint is None else EventCourier(endpoint, clock)
         # Hooks append and the holder of the write lock pops, which a deque allows without a lock.
         self._queue: deque[_Reported] = deque()
-        self._next_seq = 0
+        self._next_seq = source.first_seq
         self._write_lock = threading.Lock()  # held while the disk works: keeps events in order
         self._drop_lock = threading.Lock()
         self._dropped = self._untold_drops = 0

@@ -14,6 +14,7 @@ from typing import Any
 
 from podproof.runtime.callback import StopRequest
 from podproof.runtime.checkpoints import CHECKPOINT_RECORD, weights_damage
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.errors import DiskFull, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.failures import is_disk_full
@@ -42,6 +43,7 @@ class Safeguard:
     sealer: CheckpointSealer
     report: Report
     config_sha256: str
+    deadline: DeadlineWatch
     stop_reason: str | None = None
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
@@ -201,7 +203,10 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
         return {
             "config_sha256": guard.config_sha256,
             "window": [loss, self._globalstep_last_logged, *counts],
-            "is_over": self.control.should_training_stop and guard.stop.reason is None,
+            # Told to stop, or out of time, it is not over: another start would go on.
+            "is_over": self.control.should_training_stop
+            and guard.stop.reason is None
+            and guard.deadline.reason is None,
             "is_evaluation_due": guard.stop.reason is not None and guard.is_evaluation_due,
         }
 

@@ -10,50 +10,43 @@ on the pod, are attacked by properties before launch, and replay old runs.
     seed_v1     0.5 e + 0.3 |t - e| / max(e, 0.001) + 0.1 min(exp(e) / 20, 1) - 0.1 [improving]
                 the original formula, t here being the last train loss; kept for comparison,
                 with its flaws: it may raise OverflowError, and prefers some worse checkpoints
+    own         what own_scorer says
+
+`objective=accuracy` adds -accuracy_weight * s * accuracy to any of them; `redrawn_eval` puts a
+moving average of e in the place of e; `objective=reward` changes the choice at the end only.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from podproof.runtime.plan import ScorerName, ScorerPlan
+from podproof.runtime.own_scorer import own_bound, own_components
+from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
+from podproof.runtime.readings import NO_MEASURES, LogKind, Measures, Reading, read_log, usable_loss
+from podproof.runtime.scores import Evaluation, Score, Scorer, ScoreState
 
 SCORE_KEY = "eval_checkpoint_score"
 
 
-@dataclass(frozen=True)
-class ScoreState:
-    """What the fold remembers between two events; every field is deterministic on all ranks.
+def observe_log(
+    state: ScoreState, reading: Reading, plan: ScorerPlan
+) -> tuple[ScoreState, Score | None]:
+    """Return the state after one log, and the score if it was an evaluation that is scored.
 
-    `train_ema` and `last_train_loss` are absent until a usable train loss was logged, `scale`
-    until a usable eval loss was seen. `since_best` counts evaluations after the best one, for
-    early stopping. `not_improving` is seed_v1's counter: 0 means the last eval loss fell.
+    Of several eval sets the first one seen in a run is scored; the others are for the record. A
+    step that was scored last is not scored again: an evaluation may be repeated after a restart.
     """
-
-    train_ema: float | None = None
-    last_train_loss: float | None = None
-    scale: float | None = None
-    best_score: float = math.inf
-    best_step: int | None = None
-    since_best: int = 0
-    previous_eval_loss: float | None = None
-    not_improving: int = 1
-
-
-@dataclass(frozen=True)
-class Score:
-    """The verdict on one evaluation.
-
-    `value` is never NaN; it is +inf when the evaluation is unusable. `components` sum to `value`
-    and are empty when it is +inf. `is_best` tells whether this evaluation is the best so far:
-    strictly lower than all before, so that a tie keeps the earlier one.
-    """
-
-    step: int
-    value: float
-    components: Mapping[str, float]
-    is_best: bool
+    if reading.kind is LogKind.TRAIN:
+        return observe_train_loss(state, reading.loss, plan), None
+    scored_set = reading.eval_set if state.eval_set is None else state.eval_set
+    if reading.kind is not LogKind.EVALUATION or reading.eval_set != scored_set:
+        return state, None
+    # A history without steps reads as step 0 throughout, and every entry of it counts.
+    if reading.step > 0 and reading.step == state.scored_step:
+        return state, None
+    state = replace(state, eval_set=scored_set, scored_step=reading.step)
+    return observe_evaluation(state, reading.step, reading.loss, plan, reading.measures)
 
 
 def observe_train_loss(state: ScoreState, loss: object, plan: ScorerPlan) -> ScoreState:
@@ -61,33 +54,42 @@ def observe_train_loss(state: ScoreState, loss: object, plan: ScorerPlan) -> Sco
     usable = usable_loss(loss)
     if usable is None:
         return state
-    alpha = plan.train_ema_alpha
-    ema = usable if state.train_ema is None else (1 - alpha) * state.train_ema + alpha * usable
+    ema = _moved(state.train_ema, usable, plan.train_ema_alpha)
     return replace(state, train_ema=ema, last_train_loss=usable)
 
 
 def observe_evaluation(
-    state: ScoreState, step: int, eval_loss: object, plan: ScorerPlan
+    state: ScoreState,
+    step: int,
+    eval_loss: object,
+    plan: ScorerPlan,
+    measures: Measures = NO_MEASURES,
 ) -> tuple[ScoreState, Score]:
     """Return the state after one evaluation, and its score.
+
+    An evaluation before the first step (`eval_on_start`) is scored but never the best: there is no
+    checkpoint of it.
 
     >>> state = observe_train_loss(ScoreState(), 1.0, ScorerPlan())
     >>> state, score = observe_evaluation(state, 10, 2.0, ScorerPlan())
     >>> score.value, score.is_best
     (2.02, True)
     """
+    unusable = Score(step, math.inf, {}, is_best=False, measures=measures)
     loss = usable_loss(eval_loss)
     if loss is None:
-        return replace(state, since_best=state.since_best + 1), Score(step, math.inf, {}, False)
-    state = replace(state, scale=abs(loss) if state.scale is None else state.scale)
-    components = FORMULAS[plan.name](state, loss, plan)
+        return _with_score(state, unusable, plan), unusable
+    state = _with_evaluation(state, loss, measures, plan)
+    evaluation = _evaluation(state, step, loss, plan)
+    formula = SCORERS[plan.name].components(state, evaluation, plan)
+    components = {**formula, **_objective(evaluation, plan)}
     value = _sum_in_order(components.values())
-    is_best = value < state.best_score
-    since_best = _since_best(state, value, plan)
-    state = _remember_trajectory(state, loss)
-    if is_best:
-        state = replace(state, best_score=value, best_step=step)
-    return replace(state, since_best=since_best), Score(step, value, components, is_best)
+    if not math.isfinite(value):
+        # Losses near the largest float add up to infinity, and a formula of the user's may say NaN.
+        return _with_score(state, unusable, plan), unusable
+    is_best = value < state.best_score and step > 0
+    score = Score(step, value, components, is_best, evaluation.loss, measures)
+    return _with_trajectory(_with_score(state, score, plan), evaluation.loss), score
 
 
 def replay_scores(
@@ -95,26 +97,27 @@ def replay_scores(
 ) -> tuple[ScoreState, tuple[Score, ...]]:
     """Fold the scorer over a trainer's `state.log_history`, oldest first.
 
-    An entry with "train_loss" is the trainer's final summary and is not a train log; one with
-    "loss" is; one with "eval_loss" is an evaluation. A resumed run rebuilds its state this way.
+    A resumed run rebuilds its state this way, and an old one is scored anew.
     """
     state, scores = ScoreState(), []
     for entry in log_history:
-        if "train_loss" in entry:
-            continue
-        if "loss" in entry:
-            state = observe_train_loss(state, entry["loss"], plan)
-        elif "eval_loss" in entry:
-            step = int(entry.get("step", 0))
-            state, score = observe_evaluation(state, step, entry["eval_loss"], plan)
-            scores.append(score)
+        state, score = observe_log(state, read_log(entry), plan)
+        scores += [] if score is None else [score]
     return state, tuple(scores)
 
 
-def should_stop_early(state: ScoreState, plan: ScorerPlan) -> bool:
-    """Tell whether `patience` evaluations in a row brought nothing better by `min_delta`."""
-    patience = plan.early_stopping.patience
-    return patience is not None and state.since_best >= patience
+def final_choice(scores: Sequence[Score], plan: ScorerPlan) -> Score | None:
+    """Return the score of the checkpoint a run ends with; None if no evaluation was usable.
+
+    It is the best score. With `objective=reward` it is the one with the highest margin among those
+    whose eval loss is within `reward_tolerance` of the lowest, as a share of that; of equal margins
+    the better score, of equal scores the earlier. Needs every checkpoint kept.
+    """
+    usable = [score for score in scores if score.value < math.inf and score.step > 0]
+    ranked = sorted(usable, key=lambda score: score.value)
+    near = _within_tolerance(ranked, plan) if plan.objective is Objective.REWARD else []
+    best = max(near, key=lambda score: score.measures.margin or 0.0, default=None)
+    return best or next(iter(ranked), None)
 
 
 def trainer_metric(score: Score) -> float:
@@ -122,34 +125,38 @@ def trainer_metric(score: Score) -> float:
     return -score.value if math.isfinite(score.value) else math.nan
 
 
-def usable_loss(value: object) -> float | None:
-    """Return a finite number as float; None for anything else, booleans and text included.
+def score_bound(plan: ScorerPlan) -> tuple[float, float]:
+    """Return how far below and above the eval loss a score may lie, in units of its scale.
 
-    >>> usable_loss(2), usable_loss(True), usable_loss(math.nan), usable_loss(10**400)
-    (2.0, None, None, None)
+    >>> score_bound(ScorerPlan())
+    (0.0, 0.01)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
+    below, above = SCORERS[plan.name].bound(plan)
+    return below - (plan.accuracy_weight if plan.objective is Objective.ACCURACY else 0.0), above
 
 
-def _robust(state: ScoreState, loss: float, plan: ScorerPlan) -> dict[str, float]:
-    if state.train_ema is None or state.scale is None:
+def _robust(_state: ScoreState, evaluation: Evaluation, plan: ScorerPlan) -> dict[str, float]:
+    loss, train_loss = evaluation.loss, evaluation.train_loss
+    if train_loss is None:
         return {"eval_loss": loss, "gap": 0.0}
-    gap = min(max(loss - state.train_ema, 0.0), plan.gap_limit * state.scale)
+    gap = min(max(loss - train_loss, 0.0), plan.gap_limit * evaluation.scale)
     return {"eval_loss": loss, "gap": plan.gap_weight * gap}
 
 
-def _eval_loss(_state: ScoreState, loss: float, _plan: ScorerPlan) -> dict[str, float]:
-    return {"eval_loss": loss}
+def _robust_bound(plan: ScorerPlan) -> tuple[float, float]:
+    return 0.0, plan.gap_weight * plan.gap_limit
 
 
-def _seed_v1(state: ScoreState, loss: float, _plan: ScorerPlan) -> dict[str, float]:
-    train_loss = state.last_train_loss
+def _eval_loss(_state: ScoreState, evaluation: Evaluation, _plan: ScorerPlan) -> dict[str, float]:
+    return {"eval_loss": evaluation.loss}
+
+
+def _eval_loss_bound(_plan: ScorerPlan) -> tuple[float, float]:
+    return 0.0, 0.0
+
+
+def _seed_v1(state: ScoreState, evaluation: Evaluation, _plan: ScorerPlan) -> dict[str, float]:
+    loss, train_loss = evaluation.loss, state.last_train_loss
     gap = 0.0 if train_loss is None else abs(train_loss - loss) / max(loss, 0.001)
     return {
         "eval_loss": 0.5 * loss,
@@ -159,11 +166,80 @@ def _seed_v1(state: ScoreState, loss: float, _plan: ScorerPlan) -> dict[str, flo
     }
 
 
-FORMULAS: Mapping[ScorerName, Callable[[ScoreState, float, ScorerPlan], dict[str, float]]] = {
-    ScorerName.ROBUST: _robust,
-    ScorerName.EVAL_LOSS: _eval_loss,
-    ScorerName.SEED_V1: _seed_v1,
+def _seed_v1_bound(_plan: ScorerPlan) -> tuple[float, float]:
+    return -math.inf, math.inf
+
+
+SCORERS: Mapping[ScorerName, Scorer] = {
+    ScorerName.ROBUST: Scorer(_robust, _robust_bound),
+    ScorerName.EVAL_LOSS: Scorer(_eval_loss, _eval_loss_bound),
+    ScorerName.SEED_V1: Scorer(_seed_v1, _seed_v1_bound),
+    ScorerName.OWN: Scorer(own_components, own_bound),
 }
+
+
+def _objective(evaluation: Evaluation, plan: ScorerPlan) -> dict[str, float]:
+    """Return the term of `objective=accuracy`; where accuracies tie (at 1.0, say), loss decides."""
+    if plan.objective is not Objective.ACCURACY:
+        return {}
+    return {"objective": -plan.accuracy_weight * evaluation.scale * (evaluation.accuracy or 0.0)}
+
+
+def _within_tolerance(usable: Sequence[Score], plan: ScorerPlan) -> list[Score]:
+    losses = [score.loss for score in usable if score.loss is not None]
+    lowest = min(losses, default=0.0)
+    limit = lowest + plan.reward_tolerance * abs(lowest)
+    return [
+        score
+        for score in usable
+        if score.measures.margin is not None and score.loss is not None and score.loss <= limit
+    ]
+
+
+def _with_evaluation(
+    state: ScoreState, loss: float, measures: Measures, plan: ScorerPlan
+) -> ScoreState:
+    before = state.measures
+    return replace(
+        state,
+        scale=abs(loss) if state.scale is None else state.scale,
+        loss_ema=_moved(state.loss_ema, loss, plan.eval_ema_alpha),
+        measures=Measures(
+            before.margin if measures.margin is None else measures.margin,
+            before.accuracy if measures.accuracy is None else measures.accuracy,
+        ),
+    )
+
+
+def _evaluation(state: ScoreState, step: int, loss: float, plan: ScorerPlan) -> Evaluation:
+    scored = state.loss_ema if plan.redrawn_eval and state.loss_ema is not None else loss
+    measures = state.measures
+    return Evaluation(
+        step, scored, state.scale or 0.0, state.train_ema, measures.margin, measures.accuracy
+    )
+
+
+def _with_score(state: ScoreState, score: Score, plan: ScorerPlan) -> ScoreState:
+    """Return the state with the best so far, and how many evaluations ago that was."""
+    # As in transformers' EarlyStoppingCallback: the margin is asked against the best so far, and
+    # the first evaluation starts the count, whatever came of it.
+    improved = state.best_score - score.value > plan.early_stopping.min_delta
+    since_best = 0 if improved else state.since_best + 1
+    if not score.is_best:
+        return replace(state, since_best=since_best)
+    return replace(state, since_best=since_best, best_score=score.value, best_step=score.step)
+
+
+def _with_trajectory(state: ScoreState, loss: float) -> ScoreState:
+    previous = state.previous_eval_loss
+    if previous is None:
+        return replace(state, previous_eval_loss=loss)
+    counter = 0 if loss < previous else state.not_improving + 1
+    return replace(state, previous_eval_loss=loss, not_improving=counter)
+
+
+def _moved(average: float | None, value: float, alpha: float) -> float:
+    return value if average is None else (1 - alpha) * average + alpha * value
 
 
 def _sum_in_order(values: Iterable[float]) -> float:
@@ -172,17 +248,3 @@ def _sum_in_order(values: Iterable[float]) -> float:
     for value in values:
         total += value
     return total
-
-
-def _since_best(state: ScoreState, value: float, plan: ScorerPlan) -> int:
-    # As in transformers' EarlyStoppingCallback, the margin is asked against the best so far.
-    improved = value < state.best_score - plan.early_stopping.min_delta
-    return 0 if improved or state.best_step is None else state.since_best + 1
-
-
-def _remember_trajectory(state: ScoreState, loss: float) -> ScoreState:
-    previous = state.previous_eval_loss
-    if previous is None:
-        return replace(state, previous_eval_loss=loss)
-    counter = 0 if loss < previous else state.not_improving + 1
-    return replace(state, previous_eval_loss=loss, not_improving=counter)

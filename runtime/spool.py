@@ -305,14 +305,25 @@ def boots_so_far(output: Path) -> int:
     A script that is started by hand counts its own starts this way: event ids carry the boot, and
     a receiver drops ids that it has.
     """
+    last = _spool_last_event(output)
+    return 0 if last is None else last.boot
+
+
+def seqs_so_far(output: Path, boot: int) -> int:
+    """Return how many events this start left in `output`: all ranks may begin anew within one."""
+    last = _spool_last_event(output)
+    return last.seq + 1 if last is not None and last.boot == boot else 0
+
+
+def _spool_last_event(output: Path) -> Event | None:
     try:
         with (output / EVENTS_FILE).open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _SPOOL_READ_BYTES))
             lines = file.read().splitlines()
     except OSError:
-        return 0
+        return None
     events = map(spooled_event, reversed(lines))
-    return next((event.boot for event in events if event is not None), 0)
+    return next((event for event in events if event is not None), None)
 
 
 def spooled_event(line: bytes) -> Event | None:

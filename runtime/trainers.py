@@ -24,6 +24,7 @@ _TRAINER_GPU_SWITCHES = (
     "fp16_full_eval",
     "use_liger_kernel",
     "activation_offloading",
+    "deepspeed",
 )
 # ORPO cuts at this length where max_length is null; the others do not cut.
 _TRAINER_MAX_LENGTHS = {MethodName.ORPO: 512}
@@ -115,6 +116,9 @@ def trainer_arguments(plan: Plan, output_dir: Path) -> dict[str, Any]:
         "seed": plan.seed,
         "disable_tqdm": True,
         "activation_checkpointing": plan.arguments.get("gradient_checkpointing", True),
+        # Left open it is true under an adapter: one more walk over the graph a step, which finds
+        # nothing in a model whose every trained weight takes part in every loss.
+        "ddp_find_unused_parameters": False,
         **plan.arguments,
     }
     if plan.method is MethodName.ORPO:
@@ -152,6 +156,8 @@ def _arguments_for_cpu(arguments: Mapping[str, Any], notices: list[str]) -> dict
         if arguments.get(name):
             notices.append(f"no GPU: {name} is off")
             changed[name] = False
+    if arguments.get("fsdp"):
+        notices.append("no GPU: fsdp parts nothing, each process holds the whole model")
     optim = str(arguments.get("optim", ""))
     if any(part in optim for part in _TRAINER_GPU_OPTIMIZERS):
         notices.append(f"no GPU: optim is adamw_torch instead of {optim}")

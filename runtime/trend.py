@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import median, median_low
 
-# 20 logged losses: the rise of the line over 20 points is known to about 0.8 of the scatter of one
-# loss, over 10 points to 1.1; a longer window would answer too late.
-TREND_WINDOW = 20
+from podproof.runtime.plan import TrendPlan
+
+# The usual window, 20 logged losses (TrendPlan): the rise of the line over 20 points is known to
+# about 0.8 of the scatter of one loss, over 10 points to 1.1; a longer window answers later.
 
 # With 5 points noise alone got a wrong word in 1 window of 8, with 6 in 1 of 16.
 TREND_FEWEST_LOSSES = 6
@@ -53,12 +54,16 @@ class LossTrend:
     """The last finite logged losses, oldest first, and what was seen of the others.
 
     Feed it each logged loss once: a loss repeated at every step between two logs would look flat.
+    With `is_counting` every log is described: `in_a_row` is how many logs in a row got `word`.
     """
 
     losses: tuple[float, ...] = ()
     is_newest_finite: bool = True
     nonfinite_count: int = 0
-    window: int = TREND_WINDOW
+    window: int = TrendPlan.window
+    is_counting: bool = False
+    word: TrendWord = TrendWord.NOT_ENOUGH_DATA
+    in_a_row: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,12 +80,29 @@ class _TrendLine:
     jump: float
 
 
+def trend_of(plan: TrendPlan) -> LossTrend:
+    """Return the trend before the first loss; it describes every log only if the plan may stop."""
+    is_counting = plan.stop_on_divergence is not None or plan.stop_on_plateau is not None
+    return LossTrend(window=plan.window, is_counting=is_counting)
+
+
 def observe_loss(trend: LossTrend, loss: float) -> LossTrend:
     """Return the trend with one more logged loss; NaN and infinities are counted, not kept."""
-    if not math.isfinite(loss):
-        return replace(trend, is_newest_finite=False, nonfinite_count=trend.nonfinite_count + 1)
-    kept = (*trend.losses, loss)[-trend.window :]
-    return replace(trend, losses=kept, is_newest_finite=True)
+    if math.isfinite(loss):
+        kept = (*trend.losses, loss)[-trend.window :]
+        trend = replace(trend, losses=kept, is_newest_finite=True)
+    else:
+        count = trend.nonfinite_count + 1
+        trend = replace(trend, is_newest_finite=False, nonfinite_count=count)
+    if not trend.is_counting:
+        return trend
+    word = describe_trend(trend)
+    return replace(trend, word=word, in_a_row=trend.in_a_row + 1 if word is trend.word else 1)
+
+
+def is_trend_over(trend: LossTrend, word: TrendWord, logs: int | None) -> bool:
+    """Tell whether at least so many logs in a row got this word; never when `logs` is None."""
+    return logs is not None and trend.word is word and trend.in_a_row >= logs
 
 
 def describe_trend(trend: LossTrend) -> TrendWord:

@@ -73,7 +73,7 @@ def test_the_exit_codes_of_a_script_are_those_the_boot_program_knows() -> None:
     rows = re.findall(r"(?m)^\| (\d+) \| .* \| (no|yes)[^|]*\|$", PAGE)
     without_restart = {int(code) for code, again in rows if again == "no"}
 
-    assert {int(code) for code, _ in rows} == {0, 1, 2, 3, 4, 5, 143}
+    assert {int(code) for code, _ in rows} == {0, 1, 2, 3, 4, 5, 6, 7, 143}
     assert set(boot.CODES_WITHOUT_RESTART) == without_restart
 
 

@@ -18,6 +18,7 @@ def shipped(folder: str) -> set[str]:
         *(ROOT / folder).rglob("*.py"),
         *(ROOT / folder).rglob("*.yaml"),
         *(ROOT / folder / "data").glob("*"),
+        *(ROOT / folder / "api_tables").glob("*"),
     ]
     return {f"podproof/{path.relative_to(ROOT)}" for path in paths}
 

@@ -15,6 +15,7 @@ FOLDERS = (
     "monitor",
     "src/podproof/cli",
     "examples",
+    "benchmarks",
     "tests",
 )
 MODULES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))

@@ -9,7 +9,7 @@ import pytest
 
 from podproof.cli import main
 
-VERBS = ("compile", "verify", "launch", "runs", "show", "logs", "stop")
+VERBS = ("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore")
 
 
 @pytest.fixture(autouse=True)

@@ -202,3 +202,25 @@ def test_a_sweep_runs_every_job_through_hydra(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     runs = json.loads(podproof(tmp_path, "runs", "--json").stdout)
     assert [run["status"] for run in runs] == ["done", "done"]
+
+
+@pytest.mark.slow
+def test_a_run_out_of_time_delivers_the_best_so_far_and_says_so(tmp_path: Path) -> None:
+    """The whole way: launcher, local pod, boot program and script; a minute and a half in all."""
+    ended = podproof(
+        tmp_path,
+        "launch",
+        "experiment=tiny_sft",
+        "data.max_rows=60",
+        "trainer.num_train_epochs=10000",
+        "pod.max_hours=0.025",
+    )
+
+    record = shown(tmp_path)
+    log = Path(record["launch"]["log_path"]).read_text()
+    assert ended.returncode == 6, ended.stderr
+    assert record["status"] == "out_of_time"
+    assert "the script ended with exit code 6" in log
+    assert "SIGTERM" not in log
+    assert record["ending"]["best_step"] == record["best"]["step"]
+    assert (Path(record["delivery"]["path"]) / "config.json").exists()

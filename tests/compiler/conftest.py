@@ -19,7 +19,12 @@ from podproof.runtime.errors import Problem
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = tuple(sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml")))
-RUNPOD_EXPERIMENTS = ("llama3_8b_qlora_sft", "mistral_7b_orpo", "qwen3_8b_dpo")
+RUNPOD_EXPERIMENTS = (
+    "qwen3_8b_full_sft",
+    "llama3_8b_qlora_sft",
+    "mistral_7b_orpo",
+    "qwen3_8b_dpo",
+)
 
 
 def read_config(*overrides: str, config_dir: Path | None = None) -> Config:
@@ -68,7 +73,7 @@ def with_values(composed: DictConfig, values: Mapping[str, object]) -> DictConfi
 
 @pytest.fixture(scope="session")
 def configs() -> Mapping[str, Config]:
-    """One small config of each method, and one of each method for a rented pod."""
+    """One small config of each method, and one of each method for a rented pod, the last named."""
     local = {name: read_config(f"experiment=tiny_{name}") for name in ("sft", "dpo", "orpo")}
     rented = {
         name.rpartition("_")[2]: read_config(f"experiment={name}", "pod.network_volume=abc")

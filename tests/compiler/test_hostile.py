@@ -55,6 +55,7 @@ TEXT_KEYS = (
     "data.revision",
     "data.split",
     "adapter.bias",
+    "scorer.file",
     "trainer.lr_scheduler_type",
     "trainer.optim",
     "method.packing_strategy",
@@ -68,7 +69,6 @@ TEXT_KEYS = (
 LIST_KEYS = (
     "adapter.target_modules",
     "adapter.modules_to_save",
-    "predictions.validators",
     "report.integrations",
     "pod.gpu",
     "pod.data_centers",
@@ -77,6 +77,8 @@ LIST_KEYS = (
 MAPPING_KEYS = (
     "model.config",
     "data.columns",
+    "trainer.fsdp_config",
+    "trainer.deepspeed",
     "trainer.extra",
     "predictions.json_schema",
     "pod.env",

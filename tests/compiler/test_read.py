@@ -219,7 +219,7 @@ def test_an_unknown_experiment_is_answered_with_the_nearest_and_all_and_other_sl
     assert "smollm2_sft" in problems["experiment"].way_out
 
 
-@pytest.mark.parametrize("choice", ["model=nope", "trainer=null", "pod={gpu_count: 2}", "scorer=3"])
+@pytest.mark.parametrize("choice", ["model=nope", "trainer=null", "scorer=3"])
 def test_a_group_takes_the_name_of_a_config_and_nothing_else(choice: str) -> None:
     assert len(refusal(choice)) == 1
 

@@ -1,11 +1,12 @@
 """Rules: fields that must fit each other; each is seen to refuse, and seen not to."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from podproof.compiler.argument_rules import REFUSED_ARGUMENTS
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
 from podproof.compiler.rules import RULES, violations
@@ -14,13 +15,25 @@ from podproof.runtime.plan import (
     AdapterKind,
     DataSource,
     ModelInit,
+    Objective,
     PublishTo,
     RowFormat,
     Sink,
+    Validator,
 )
 from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, read_config
 
 Values = Mapping[str, Any]
+
+FSDP: Values = {"pod.gpu_count": 2, "trainer.fsdp": True}
+ZERO_2: Values = {"zero_optimization": {"stage": 2}}
+ZERO_3: Values = {
+    "zero_optimization": {"stage": 3, "stage3_gather_16bit_weights_on_model_save": True}
+}
+USE_CPU, PREFETCH = "trainer.extra.use_cpu", "trainer.extra.dataloader_prefetch_factor"
+GENERATION = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
+ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
+FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
 
 # (rule, method, what is changed in a sound config, the key that is refused)
 REFUSED: list[tuple[str, str, Values, str]] = [
@@ -54,6 +67,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_trainer", "dpo", {"trainer.extra": {"beta": 1}}, "trainer.extra.beta"),
     ("_trainer", "sft", {"trainer.extra": {"output_dir": "/"}}, "trainer.extra.output_dir"),
     ("_method", "sft", {"method.padding_free": True}, "method.padding_free"),
+    ("scorer_rules", "orpo", {"scorer.objective": Objective.REWARD}, "scorer.objective"),
     ("_method", "dpo", {"method.loss_weights": (1.0, 2.0)}, "method.loss_weights"),
     ("_adapter", "rented_sft", {"adapter.target_modules": ()}, "adapter.target_modules"),
     ("_adapter", "rented_sft", {"adapter.target_modules": ("",)}, "adapter.target_modules"),
@@ -71,7 +85,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"pod.requirements": {"A-b": "1", "a_b": "2"}},
         "pod.requirements.a_b",
     ),
-    ("_pod", "sft", {"pod.gpu_count": 2}, "pod.gpu_count"),
     ("_pod", "rented_sft", {"pod.gpu": ()}, "pod.gpu"),
     ("_pod", "rented_sft", {"pod.gpu": ('NVIDIA "A40"',)}, "pod.gpu"),
     ("_pod", "rented_sft", {"pod.image": ""}, "pod.image"),
@@ -84,7 +97,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_environment", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
     ("_environment", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
     ("_environment", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
-    ("_off_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
+    ("outlives_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
     ("_off_the_pod", "rented_sft", {"report.sink": Sink.LOCAL}, "report.sink"),
     ("_off_the_pod", "rented_sft", {"data.source": DataSource.JSONL}, "data.path"),
     (
@@ -97,6 +110,30 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         },
         "data.eval.path",
     ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "predictions.validators": (Validator.JSON_SCHEMA,)},
+        "predictions.json_schema",
+    ),
+    (
+        "prediction_problems",
+        "dpo",
+        {"predictions.enabled": True, "predictions.json_schema": {"type": "object"}},
+        "predictions.json_schema",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "predictions.validators": (Validator.JSON,) * 2},
+        "predictions.validators",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {"predictions.enabled": True, "trainer.eval_strategy": EvalStrategy.NO},
+        "predictions.enabled",
+    ),
     ("_report", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
     ("_report", "sft", {"report.sink": Sink.HTTP}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "ftp://a"}, "report.url"),
@@ -104,13 +141,124 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a:b"}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a\n"}, "report.url"),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://me:x@a"}, "report.url"),
-    ("_published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
-    ("_published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "checkpoint-20"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "quarantine"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "events.jsonl"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "ranks"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "delivery.json"}, "publish.dir"),
+    ("published_folder", "sft", {"publish.dir": "delivered.former"}, "publish.dir"),
+    ("published_on_the_hub", "sft", {"publish.to": PublishTo.HUB}, "publish.repo_id"),
+    *(
+        ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": name}, "publish.repo_id")
+        for name in ("tiny", "a/b/c", "a/b\n", "../b", "a/b..c", "a/b.git", f"a/{'b' * 95}", "a/-")
+    ),
+    ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {}}, "pod.secrets"),
+    (
+        "published_on_the_hub",
+        "sft",
+        {**ON_THE_HUB, "pod.env": {"HF_TOKEN": "hf_x"}},
+        "pod.env.HF_TOKEN",
+    ),
+    (
+        "outlives_the_pod",
+        "rented_sft",
+        {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 0},
+        "pod.volume_gb",
+    ),
+    (
+        "outlives_the_pod",
+        "rented_sft",
+        {**FROM_THE_POD, "data.source": DataSource.JSONL},
+        "data.source",
+    ),
     ("_skips", "sft", {"gates.skip": {"scorer": " "}}, "gates.skip.scorer"),
+    ("unknown_choices", "sft", {"method.loss_type": "ce"}, "method.loss_type"),
+    ("unknown_choices", "sft", {"method.packing_strategy": "ffd"}, "method.packing_strategy"),
+    ("unknown_choices", "dpo", {"method.loss_type": ("sigmiod",)}, "method.loss_type"),
+    ("unknown_choices", "dpo", {"method.truncation_mode": "middle"}, "method.truncation_mode"),
+    *(
+        ("refused_arguments", "sft", {"trainer.extra": {key: True}}, f"trainer.extra.{key}")
+        for key in (*REFUSED_ARGUMENTS, "save_only_model")
+    ),
+    ("refused_arguments", "rented_sft", {"trainer.extra": {"use_cpu": True}}, USE_CPU),
+    ("workers", "sft", {"trainer.extra": {"dataloader_prefetch_factor": 2}}, PREFETCH),
+    (
+        "quantized_twice",
+        "rented_sft",
+        {"adapter.kind": AdapterKind.QLORA, "model.gguf_file": "a.gguf"},
+        "adapter.kind",
+    ),
+    ("chat_template", "sft", {"model.chat_template": "{% for x in y %}"}, "model.chat_template"),
+    (
+        "adapter_targets",
+        "sft",
+        {"adapter.kind": AdapterKind.LORA, "adapter.target_modules": ("lm_head",)},
+        "adapter.target_modules",
+    ),
+    ("rented_gpus", "rented_sft", {"trainer.bf16": False, "trainer.fp16": True}, "trainer.fp16"),
+    ("_sharding", "sft", {"trainer.fsdp": True}, "trainer.fsdp"),
+    ("_sharding", "rented_sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
+    (
+        "_sharding",
+        "rented_sft",
+        {"pod.gpu_count": 2, "trainer.fsdp": True, "trainer.deepspeed": ZERO_2},
+        "trainer.deepspeed",
+    ),
+    ("_sharding", "sft", {"trainer.fsdp_config": {"version": 2}}, "trainer.fsdp_config"),
+    (
+        "_fsdp",
+        "sft",
+        {**FSDP, "trainer.fsdp_config": {"fsdp_state_dict_type": "SHARDED_STATE_DICT"}},
+        "trainer.fsdp_config.state_dict_type",
+    ),
+    (
+        "_fsdp",
+        "sft",
+        {**FSDP, "trainer.fsdp_config": {"version": 1}},
+        "trainer.fsdp_config.version",
+    ),
+    (
+        "_fsdp",
+        "rented_sft",
+        {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}},
+        "trainer.activation_checkpointing",
+    ),
+    ("_fsdp", "rented_sft", {**FSDP, "adapter.kind": AdapterKind.QLORA}, "adapter.kind"),
+    ("_fsdp", "sft", {**FSDP, "trainer.max_grad_norm": 0.0}, "trainer.max_grad_norm"),
+    ("_deepspeed", "sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {**ZERO_2, "train_batch_size": 64}},
+        "trainer.deepspeed.train_batch_size",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {**ZERO_2, "scheduler": {"type": "WarmupLR"}}},
+        "trainer.deepspeed.scheduler",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {"bf16": {"enabled": "auto"}}},
+        "trainer.deepspeed.zero_optimization.stage",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": {"zero_optimization": {"stage": 3}}},
+        "trainer.deepspeed.zero_optimization.stage3_gather_16bit_weights_on_model_save",
+    ),
+    (
+        "_deepspeed",
+        "rented_sft",
+        {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
+        "adapter.kind",
+    ),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -130,6 +278,7 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_trainer", "sft", {"trainer.eval_strategy": EvalStrategy.EPOCH, "trainer.save_steps": 8}),
     ("_trainer", "sft", {"trainer.extra": {"logging_first_step": True}}),
     ("_method", "sft", {"method.padding_free": True, "method.max_length": None}),
+    ("scorer_rules", "orpo", {"scorer.objective": Objective.ACCURACY}),
     ("_method", "dpo", {"method.loss_type": ("sigmoid", "sft"), "method.loss_weights": (1.0, 0.5)}),
     ("_recovery", "sft", {"recovery.resume": "/workspace/run-1/output/checkpoint-8"}),
     ("_adapter", "sft", {"adapter.target_modules": ("q:",)}),
@@ -143,15 +292,41 @@ ALLOWED: list[tuple[str, str, Values]] = [
         "rented_sft",
         {"data.source": DataSource.JSONL, "data.path": "/workspace/a.jsonl"},
     ),
-    ("_off_the_pod", "sft", {"pod.network_volume": None}),
+    ("outlives_the_pod", "sft", {"pod.network_volume": None}),
+    ("outlives_the_pod", "rented_sft", FROM_THE_POD),
+    ("published_on_the_hub", "sft", {"publish.repo_id": "no owner, and not asked"}),
+    ("published_on_the_hub", "sft", ON_THE_HUB),
+    ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": "My_Org/a-model.v1_2"}),
+    ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {"HF_TOKEN": "hf"}}),
+    (
+        "prediction_problems",
+        "sft",
+        {
+            "predictions.enabled": True,
+            "predictions.validators": tuple(Validator),
+            "predictions.json_schema": {"type": "object"},
+        },
+    ),
+    ("prediction_problems", "sft", {"predictions.json_schema": {"type": "object"}}),
     ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
-    ("_published_folder", "sft", {"publish.dir": "weights-v1.0"}),
+    ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
+    ("unknown_choices", "dpo", {"method.loss_type": ("sigmoid", "sft")}),
+    ("refused_arguments", "sft", {"trainer.extra": {"push_to_hub": False}}),
+    ("workers", "sft", {"trainer.extra": {"dataloader_prefetch_factor": None}}),
+    ("quantized_twice", "rented_sft", {"adapter.kind": AdapterKind.QLORA}),
+    ("chat_template", "sft", {"model.chat_template": GENERATION}),
+    ("adapter_targets", "orpo", {"adapter.target_modules": ("lm_head",)}),
+    ("rented_gpus", "sft", {}),
+    ("_sharding", "sft", {"pod.gpu_count": 2}),
+    ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
+    ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}),
+    ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
+    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
+    ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
 ]
 
-
-def rule_named(name: str) -> Callable[[Config], Any]:
-    return {rule.__name__: rule for rule in RULES}[name]
+RULE_NAMED = {rule.__name__: rule for rule in RULES}
 
 
 @pytest.mark.parametrize(("rule", "base", "values", "key"), REFUSED)
@@ -160,7 +335,7 @@ def test_a_rule_refuses_what_it_is_there_for_by_its_key(
 ) -> None:
     config = changed(configs[base], values)
 
-    refused = {problem.where for problem in rule_named(rule)(config)}
+    refused = {problem.where for problem in RULE_NAMED[rule](config)}
 
     assert key in refused
     assert key in {problem.where for problem in violations(config)}
@@ -172,7 +347,7 @@ def test_a_rule_lets_pass_what_is_sound(
 ) -> None:
     config = changed(configs[base], values)
 
-    assert list(rule_named(rule)(config)) == []
+    assert list(RULE_NAMED[rule](config)) == []
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:

@@ -42,7 +42,8 @@ class Outcome:
     def row(self) -> tuple[str, str, int, int, int, int]:
         """Return the line of a table; see HEAD."""
         numbers = (self.points, self.restarts, self.unreached, len(self.failures))
-        return (self.method, self.what, *numbers)
+        # Plain text, since a test runner sends it from process to process.
+        return (str(self.method), str(self.what), *numbers)
 
 
 HEAD = ("method", "what", "points", "restarts", "unreached", "failures")

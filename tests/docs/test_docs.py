@@ -17,7 +17,14 @@ from podproof.monitor.records import LaunchRecord, LaunchStatus
 from podproof.monitor.store import open_store
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("examples/**/*.md"),
+        *ROOT.glob("benchmarks/**/*.md"),
+    ]
+)
 PACKAGES = ("compiler", "runtime", "harness", "launcher", "monitor", "src/podproof/cli")
 SOURCES = [path for folder in PACKAGES for path in (ROOT / folder).glob("*.py")]
 
@@ -118,7 +125,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", chosen("compile", "verify", "runs", "show"), ids=str)
+@pytest.mark.parametrize("command", chosen("compile", "verify", "runs", "show", "rescore"), ids=str)
 def test_a_command_exits_as_its_page_says(command: Command, home: Path, tmp_path: Path) -> None:
     done = run(command, tmp_path, home)
 
@@ -134,7 +141,7 @@ def test_a_launch_exits_as_its_page_says(command: Command, tmp_path: Path) -> No
 
 
 def test_every_command_on_a_page_is_run() -> None:
-    run_by_tests = chosen("compile", "verify", "runs", "show", "launch")
+    run_by_tests = chosen("compile", "verify", "runs", "show", "rescore", "launch")
 
     assert {command.line for command in commands()} == {command.line for command in run_by_tests}
 
@@ -151,7 +158,9 @@ def test_every_verb_has_its_heading_in_the_reference() -> None:
     assert verbs == headings
 
 
-@pytest.mark.parametrize("verb", ["compile", "verify", "launch", "runs", "show", "logs", "stop"])
+@pytest.mark.parametrize(
+    "verb", ["compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"]
+)
 def test_every_option_is_in_the_reference(verb: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "podproof", verb, "--help"],

@@ -25,7 +25,7 @@ def test_a_syntax_error_is_refused_with_its_line(tamper: Tamper) -> None:
 
 def test_an_undefined_name_is_refused_by_name(tamper: Tamper) -> None:
     script = tamper(
-        "surroundings, reporter, StopRequest())", "surroundings, reporter, StopRequst())"
+        "self.stop = self.heard = StopRequest()", "self.stop = self.heard = StopRequst()"
     )
 
     assert any("StopRequst" in problem.what for problem in artefact_problems(script))

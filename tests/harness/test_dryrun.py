@@ -23,6 +23,22 @@ def test_a_sound_callback_survives_every_scenario(method: str) -> None:
     assert dry_run(script_of(f"experiment=tiny_{method}")) == ()
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("scorer.early_stopping.patience=1",),
+        ("scorer.trend.stop_on_divergence=2",),
+        ("scorer.trend.stop_on_plateau=1",),
+        ("scorer.objective=accuracy", "scorer.redrawn_eval=true"),
+        ("scorer.objective=reward", "trainer.save_total_limit=null"),
+    ],
+)
+def test_whatever_a_plan_asks_of_its_scorer_survives_every_scenario(
+    overrides: tuple[str, ...],
+) -> None:
+    assert dry_run(script_of("experiment=tiny_dpo", *overrides)) == ()
+
+
 def test_the_gates_need_no_training_library() -> None:
     # In a process of its own: other tests of this session import what they like.
     program = (
@@ -42,19 +58,19 @@ def test_a_missing_score_key_kills_the_simulated_trainer_as_it_would_the_real_on
     tamper: Tamper,
 ) -> None:
     script = tamper(
-        "        if metrics is not None:\n            metrics.setdefault(",
-        "        if False:\n            metrics.setdefault(",
+        "            metrics.setdefault(SCORE_KEY, self._metric_at(state.global_step))\n",
+        "            metrics.pop(SCORE_KEY, None)\n",
     )
 
     problems = dry_run(script)
 
-    assert "dryrun.an evaluation without a loss" in {problem.where for problem in problems}
+    assert "dryrun.a callback that takes the score away" in {problem.where for problem in problems}
     assert "KeyError" in problems[0].what
 
 
 def test_a_hook_that_fails_is_reported_with_its_name(tamper: Tamper) -> None:
     script = tamper(
-        '        if not logs or "train_loss" in logs:\n            return\n',
+        "        if not logs:\n            return\n",
         "        logs = dict(logs, loss=logs['loss'] + 1)\n",
     )
 
@@ -76,10 +92,35 @@ def test_a_score_in_the_wrong_direction_is_caught(tamper: Tamper) -> None:
 
 def test_a_callback_that_forgets_its_history_on_a_restart_is_caught(tamper: Tamper) -> None:
     script = tamper(
-        "self.scores, _ = replay_scores(state.log_history, self.plan)", "self.scores = ScoreState()"
+        "for entry in state.log_history:\n            self._fold_kept",
+        "for entry in ():\n            self._fold_kept",
     )
 
     assert dry_run(script) != ()
+
+
+def test_a_callback_that_remembers_an_attempt_that_was_given_up_is_caught(tamper: Tamper) -> None:
+    script = tamper("        self._forget()\n        for entry", "        for entry")
+
+    problems = dry_run(script)
+
+    assert any("begun again from nothing" in problem.what for problem in problems)
+
+
+def test_a_second_eval_set_that_hides_the_score_of_the_first_is_caught(tamper: Tamper) -> None:
+    shown = "logs[SCORE_KEY] = self._metric_at(state.global_step)"
+    script = tamper(shown, f'{shown} if "eval_far_loss" not in logs else math.nan')
+
+    assert {problem.where for problem in dry_run(script)} == {"dryrun.two eval sets"}
+
+
+def test_a_score_that_hangs_on_the_rank_is_caught(tamper: Tamper) -> None:
+    shown = "logs[SCORE_KEY] = self._metric_at(state.global_step)"
+    script = tamper(shown, f'{shown} - logs.get("eval_runtime", 0.0)')
+
+    problems = dry_run(script)
+
+    assert any("on another rank" in problem.what for problem in problems)
 
 
 def test_a_save_that_is_not_reported_is_caught(tamper: Tamper) -> None:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from podproof.compiler.delivery import CHUNK_CHARS, START_COMMAND, ReportTarget, unpack
-from podproof.compiler.limits import LIMITS, Size, over_hard, over_soft
+from podproof.compiler.ir import Provider
+from podproof.compiler.limits import (
+    LIMITS,
+    Size,
+    over_hard,
+    over_soft,
+    pack,
+    unpack as unpack_payload,
+)
 from podproof.compiler.wire import wire_form
 from podproof.harness.verdict import Cleared
 from podproof.launcher.delivery import wrap
@@ -94,6 +102,22 @@ def test_the_pod_is_told_its_orders(make_cleared: MakeCleared) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("provider", "network_volume", "told"),
+    [
+        (Provider.RUNPOD, None, "1"),
+        (Provider.RUNPOD, "volume", None),
+        (Provider.LOCAL, None, None),
+    ],
+)
+def test_a_script_is_told_when_its_volume_ends_with_the_pod(
+    make_cleared: MakeCleared, provider: Provider, network_volume: str | None, told: str | None
+) -> None:
+    env = env_of(make_cleared(provider=provider, network_volume=network_volume))
+
+    assert env.get("PODPROOF_VOLUME_ENDS_WITH_POD") == told
+
+
 def test_without_a_sink_no_report_address_travels(make_cleared: MakeCleared) -> None:
     assert not [key for key in env_of(make_cleared()) if key.startswith("PODPROOF_REPORT")]
 
@@ -167,3 +191,20 @@ def test_every_limit_says_where_it_comes_from() -> None:
     assert set(LIMITS) == set(Size)
     assert all(re.match(r"(our own|RunPod|Linux): ", limit.source) for limit in LIMITS.values())
     assert all(limit.soft < limit.hard for limit in LIMITS.values())
+
+
+@given(text=st.text(st.characters(codec="utf-8"), max_size=2_000))
+def test_a_payload_holds_nothing_that_a_shell_or_a_template_acts_on(text: str) -> None:
+    payload = pack(text)
+
+    assert set(payload).isdisjoint("\"'\\$`!{} \n")
+    assert unpack_payload(payload) == text.encode()
+
+
+def test_a_payload_cut_short_or_changed_is_no_payload() -> None:
+    payload = pack("print('hello')\n")
+
+    with pytest.raises((ValueError, OSError)):
+        unpack_payload(payload[:-7])
+    with pytest.raises((ValueError, OSError)):
+        unpack_payload("~" * len(payload))

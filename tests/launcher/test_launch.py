@@ -25,6 +25,7 @@ from podproof.launcher.launch import Launched, LaunchOrder, Patience, launch, po
 from podproof.launcher.ledger import LaunchLedger
 from podproof.launcher.memory import Failure, MemoryPods
 from podproof.launcher.runpod_sdk import RunPodSdk
+from podproof.monitor.errors import UnknownRun
 from podproof.monitor.records import LaunchStatus
 from podproof.monitor.store import Store, open_store
 
@@ -56,6 +57,19 @@ def test_a_launch_makes_one_pod_and_writes_it_down(
     record = store.launch("run-1")
     assert (record.status, record.pod_id) == (LaunchStatus.CREATED, launched.pod_id)
     assert (record.name, record.cost_usd_per_h) == ("tiny", 0.5)
+
+
+def test_a_cluster_is_not_rented_and_nothing_is_written(
+    store: Store, make_cleared: MakeCleared, make_order: MakeOrder
+) -> None:
+    pods = MemoryPods()
+
+    with pytest.raises(LaunchFailed, match="2 nodes are a cluster"):
+        launch(make_cleared(node_count=2), client=pods, store=store, order=make_order())
+
+    assert pods.pods == {}
+    with pytest.raises(UnknownRun):
+        store.launch("run-1")
 
 
 def test_the_paths_of_an_order_are_remembered(

@@ -121,14 +121,14 @@ def test_whatever_ends_the_launcher_ends_its_pod(
 
 def test_only_what_a_training_needs_of_our_environment_is_passed_on() -> None:
     env = local_image_env(
-        {"PATH": "/bin", "HOME": "/me", "HF_HUB_OFFLINE": "1", "RUNPOD_API_KEY": "k", "X": "x"}
+        {"PATH": "/bin", "HOME": "/me", "HF_TOKEN": "t", "RUNPOD_API_KEY": "k", "X": "x"}
     )
 
     here = str(Path(sys.executable).parent)
     assert env == {
         "PATH": f"{here}{os.pathsep}/bin",
         "HOME": "/me",
-        "HF_HUB_OFFLINE": "1",
+        "HF_TOKEN": "t",
         "PODPROOF_PYTHON": sys.executable,
     }
 

@@ -14,6 +14,7 @@ from podproof.monitor.records import (
     LaunchRecord,
     LaunchStatus,
     NoticeCount,
+    Publication,
     RunStatus,
     SavedCheckpoint,
     ScoredEvaluation,
@@ -77,6 +78,8 @@ def test_the_first_word_of_a_pod_makes_the_run_running() -> None:
     [
         EventKind.DONE,
         EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
         EventKind.INTERRUPTED,
         EventKind.PREEMPTED,
         EventKind.FAILED,
@@ -86,17 +89,29 @@ def test_a_terminal_event_gives_the_run_its_name(kind: EventKind) -> None:
     assert status_of(event(EventKind.STARTED, 0), event(kind, 1)) == kind.value
 
 
-def test_the_launchers_word_of_an_interruption_follows_the_pods_own_last_word() -> None:
-    events = (event(EventKind.PREEMPTED, 5), event(EventKind.INTERRUPTED, 9))
+@pytest.mark.parametrize(
+    "word", [EventKind.INTERRUPTED, EventKind.OUT_OF_TIME, EventKind.OUT_OF_MONEY]
+)
+def test_the_launchers_word_of_an_end_follows_the_pods_own_last_word(word: EventKind) -> None:
+    events = (event(EventKind.PREEMPTED, 5), event(word, 9))
 
-    assert status_of(*events) is RunStatus.INTERRUPTED
+    assert status_of(*events) == word.value
 
 
 def test_an_interruption_does_not_undo_a_run_that_is_done() -> None:
     assert status_of(event(EventKind.DONE, 5), event(EventKind.INTERRUPTED, 9)) is RunStatus.DONE
 
 
-@pytest.mark.parametrize("ending", [EventKind.DONE, EventKind.STOPPED_EARLY, EventKind.INTERRUPTED])
+@pytest.mark.parametrize(
+    "ending",
+    [
+        EventKind.DONE,
+        EventKind.STOPPED_EARLY,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
+        EventKind.INTERRUPTED,
+    ],
+)
 def test_a_final_ending_stays_whatever_comes_later(ending: EventKind) -> None:
     events = (
         event(ending, 0),
@@ -247,16 +262,28 @@ def test_what_the_run_said_of_itself_is_in_the_record() -> None:
         event(
             EventKind.DELIVERED, 6, step=50, body={"path": "d", "step": 50, "sha256": {"a": "1"}}
         ),
+        event(
+            EventKind.PUBLISHED,
+            7,
+            body={
+                "repo_id": "me/demo",
+                "commit": "a1",
+                "url": "https://hub/me/demo/tree/a1",
+                "step": 50,
+                "files": 1,
+            },
+        ),
     ]
 
     record = fold_run("run-a", events, None)
 
     assert (record.plan.name, record.plan.method, record.device) == ("demo", "sft", "cuda:0")
+    assert record.publication == Publication("me/demo", "a1", "https://hub/me/demo/tree/a1", 50)
     assert (record.step, record.epoch, record.progress) == (100, 10.0, 0.5)
     assert record.checkpoints == (SavedCheckpoint(50, "out/checkpoint-50"),)
     assert record.notices == (NoticeCount("a row was cut", 3),)
     assert record.delivery == Delivery("d", 50, (("a", "1"),))
-    assert (record.started_unix_s, record.last_event_unix_s) == (101.0, 106.0)
+    assert (record.started_unix_s, record.last_event_unix_s) == (101.0, 107.0)
 
 
 def test_the_end_of_a_run_tells_the_checkpoint_it_chose() -> None:
@@ -285,6 +312,7 @@ def test_bodies_of_the_wrong_shape_are_survived() -> None:
         event(EventKind.CHECKPOINT_SAVED, 2, step=1, body={}),
         event(EventKind.DELIVERED, 3, body={"path": None, "sha256": "abc"}),
         event(EventKind.NOTICE, 4, body={"what": ["list"]}),
+        event(EventKind.PUBLISHED, 4, body={"repo_id": "me/demo", "commit": 7, "url": None}),
         event(EventKind.FAILED, 5, body={"error": "\0bad \ud800", "problems": "none"}),
     ]
 
@@ -292,7 +320,8 @@ def test_bodies_of_the_wrong_shape_are_survived() -> None:
 
     assert record.ending is not None
     assert (record.ending.error, record.ending.problems) == ("bad ?", ())
-    assert (record.delivery, record.checkpoints, record.notices) == (None, (), ())
+    assert (record.delivery, record.publication) == (None, None)
+    assert (record.checkpoints, record.notices) == ((), ())
 
 
 def test_progress_is_not_known_without_a_length() -> None:

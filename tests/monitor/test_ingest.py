@@ -36,13 +36,16 @@ bodies = st.fixed_dictionaries(
         "device": st.sampled_from(["cpu", "cuda:0"]),
         "error": st.sampled_from(["out of memory", None]),
         "best_step": st.sampled_from([1, None]),
+        "sample": st.sampled_from([0, 1, True, "one", 2**40]),
+        "answer": st.sampled_from(["yes", "n\0o", 7, None]),
     },
 )
 
 
-# Half of them the two that come most often, as in a real run.
+# Half of them those that come most often, as in a real run.
 kinds = st.one_of(
-    st.sampled_from([EventKind.TRAIN_LOG, EventKind.EVALUATION]), st.sampled_from(EventKind)
+    st.sampled_from([EventKind.TRAIN_LOG, EventKind.EVALUATION, EventKind.PREDICTION]),
+    st.sampled_from(EventKind),
 )
 
 
@@ -97,7 +100,8 @@ def renamed(events: Iterable[Event], run_id: str) -> list[Event]:
 
 def rows_of(path: Path, run_id: str) -> dict[str, list[str]]:
     """Return all that the tables have on a run, without its id."""
-    keys = {"jobs": "id", "metrics": "job_id", "checkpoints": "job_id", "events": "job_id"}
+    parts = ("metrics", "checkpoints", "predictions", "events")
+    keys = {"jobs": "id", **dict.fromkeys(parts, "job_id")}
     with closing(sqlite3.connect(path)) as connection:
         return {
             name: sorted(

@@ -16,6 +16,7 @@ from podproof.monitor.records import (
     LaunchStatus,
     NoticeCount,
     PlanFacts,
+    Publication,
     RunRecord,
     RunStatus,
     RunSummary,
@@ -73,6 +74,7 @@ DONE = replace(
     delivery=Delivery(
         "/workspace/demo-7f3a12c/output/delivered", 100, (("model.safetensors", "a"),)
     ),
+    publication=Publication("me/demo", "a1", "https://huggingface.co/me/demo/tree/a1", 100),
     ending=Ending(1_700_003_500.0, best_step=100, final_step=200),
     notices=(),
 )

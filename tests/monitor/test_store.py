@@ -241,3 +241,21 @@ def test_the_plain_token_is_nowhere_in_the_store(tmp_path: Path) -> None:
     contents = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert sha256("a-very-secret-token").encode() in contents
     assert b"a-very-secret-token" not in contents
+
+
+# --- events of some kinds
+
+
+def test_the_events_of_some_kinds_come_as_they_happened_whatever_order_they_came_in(
+    store: Store,
+) -> None:
+    first, second = event(EventKind.TRAIN_LOG, 1, loss=2.0), event(EventKind.EVALUATION, 2)
+    store.ingest([second, event(EventKind.STARTED, 0), first])
+
+    kept = store.events("run-a", (EventKind.EVALUATION, EventKind.TRAIN_LOG))
+
+    assert [item.event_id for item in kept] == [first.event_id, second.event_id]
+
+
+def test_a_run_that_is_not_known_has_no_events(store: Store) -> None:
+    assert store.events("nobody", tuple(EventKind)) == ()

@@ -1,7 +1,5 @@
 """The world around the boot program: a collector and a provider, and the program started in it."""
 
-import base64
-import bz2
 import hashlib
 import os
 import signal
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import podproof.runtime
+from podproof.compiler.limits import pack
 
 BOOT = Path(podproof.runtime.__path__[0]) / "boot.py"
 KEY = "pod-key-hunter2"
@@ -61,7 +60,7 @@ def pod_environ(script: str, volume: Path, world: World) -> dict[str, str]:
         "PATH": os.environ["PATH"],
         "PS_N": "1",
         "PS_SHA": hashlib.sha256(script.encode()).hexdigest(),
-        "PS_00": base64.b64encode(bz2.compress(script.encode())).decode(),
+        "PS_00": pack(script),
         "PODPROOF_RUN_ID": "run-1",
         "PODPROOF_MAX_SECONDS": "60",
         "PODPROOF_MAX_RESTARTS": "1",

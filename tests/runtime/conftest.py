@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.runtime.boot_world import BOOT, Booted, Heard, World, pod_environ
@@ -83,3 +84,12 @@ def boot(tmp_path: Path, world: World) -> Iterator[Callable[..., Booted]]:
     for booted in started:
         booted.process.kill()
         booted.process.communicate()
+
+
+@pytest.fixture
+def hub_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Serve a hub that this process takes for the only one, with weights to publish there."""
+    from tests.runtime.hub_world import HubWorld, delivered, hub_of_this_process
+
+    with hub_of_this_process(monkeypatch) as hub:
+        yield HubWorld(hub, delivered(tmp_path / "delivered"))

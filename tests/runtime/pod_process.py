@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from podproof.compiler.parts import parts_of
 from podproof.runtime.events import Event, EventKind, event_from_line
 from podproof.runtime.plan import (
     AdapterKind,
@@ -31,6 +32,7 @@ from podproof.runtime.plan import (
     ReportPlan,
     ScorerPlan,
     Sink,
+    plan_from_json,
     plan_to_json,
 )
 
@@ -208,6 +210,7 @@ class PodFolder:
 def _run_pod(
     plan_json: str, folder: str, faults: tuple[Fault, ...], before: Callable[[], None] | None
 ) -> None:
+    from podproof.runtime.entry import PARTS
     from podproof.runtime.main import main
 
     os.chdir(folder)
@@ -219,7 +222,8 @@ def _run_pod(
     if before is not None:
         before()
     _install(faults)
-    sys.exit(main(plan_json, {}, []))
+    parts = {name: PARTS[name] for name in parts_of(plan_from_json(plan_json))}
+    sys.exit(main(plan_json, parts, []))
 
 
 def _install(faults: tuple[Fault, ...]) -> None:

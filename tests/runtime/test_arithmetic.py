@@ -19,7 +19,7 @@ from podproof.runtime.plan import (
 )
 
 
-def counted(rows: int, gpu_count: int = 1, **arguments: Any) -> Arithmetic:
+def counted(rows: int, gpu_count: int = 1, node_count: int = 1, **arguments: Any) -> Arithmetic:
     plan = Plan(
         name="numbers",
         seed=1,
@@ -34,7 +34,7 @@ def counted(rows: int, gpu_count: int = 1, **arguments: Any) -> Arithmetic:
         report=ReportPlan(),
         publish=PublishPlan(),
         gpu_count=gpu_count,
-        node_count=1,
+        node_count=node_count,
         config_sha256="0",
     )
     return arithmetic(plan, rows)
@@ -61,6 +61,12 @@ def test_the_whole_run_is_told() -> None:
         "100 rows = 25 steps per epoch",
         "50 steps in all, 3 evaluations, 1 save",
     )
+
+
+def test_every_gpu_of_every_node_takes_its_batch() -> None:
+    cluster = counted(960, gpu_count=8, node_count=3, per_device_train_batch_size=4)
+
+    assert (cluster.sequences_per_step, cluster.steps_per_epoch) == (96, 10)
 
 
 def test_a_pod_without_a_gpu_counts_one_process() -> None:

@@ -126,11 +126,23 @@ def test_nan_weights_never_win() -> None:
 def test_an_evaluation_without_an_eval_loss_gets_nan_so_that_the_trainer_goes_on() -> None:
     recorder = Recorder()
 
+    state = simulated(callback_with(recorder), drop_eval_loss_at=frozenset({0, 2}))
+
+    bodies = recorder.bodies(EventKind.EVALUATION)
+    assert [body["score"] == math.inf for body in bodies] == [True, False, True, False]
+    assert math.isnan(bodies[0]["checkpoint_score"])
+    assert state.best_global_step == 20
+
+
+def test_each_of_several_eval_sets_gets_the_score_of_the_first_which_alone_is_told() -> None:
+    recorder = Recorder()
+
     played = play("sft_two_evals", callback_with(recorder))
 
-    assert all(math.isnan(metrics[SCORE_KEY]) for metrics in played.evaluated)
-    assert recorder.bodies(EventKind.EVALUATION) == []
-    assert played.state.best_global_step is None
+    told = [body["checkpoint_score"] for body in recorder.bodies(EventKind.EVALUATION)]
+    assert len(told) > 1
+    assert [metrics[SCORE_KEY] for metrics in played.evaluated[::2]] == told
+    assert [metrics[SCORE_KEY] for metrics in played.evaluated[1::2]] == told
 
 
 def test_the_log_that_is_saved_with_a_checkpoint_carries_the_scores() -> None:
@@ -155,6 +167,7 @@ def test_an_evaluation_is_reported_with_its_score_its_parts_and_all_metrics() ->
         "checkpoint_score",
         "components",
         "trend",
+        "nonfinite_train_logs",
         "metrics",
     }
     assert body["score"] == -body["checkpoint_score"] == sum(body["components"].values())

@@ -1,6 +1,7 @@
-"""Checkpoints: the damaged are seen and set aside, the chosen one is delivered byte for byte."""
+"""Checkpoints: the damaged are seen and set aside, and only then is one chosen."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,7 @@ from tests.runtime.checkpoint_files import (
     CONFIG,
     DAMAGES,
     INDEX,
-    TRAINING_STATE,
-    USER_FILES,
     checkpoint,
-    cut,
     gone,
     safetensors,
     sealed,
@@ -24,13 +22,10 @@ from podproof.runtime.checkpoints import (
     MANIFEST_FILE,
     checkpoint_damage,
     checkpoint_step,
-    deliver,
-    file_sha256,
     list_checkpoints,
     newest_usable_checkpoint,
     weights_damage,
 )
-from podproof.runtime.errors import NoUsableCheckpoint
 
 
 @pytest.fixture
@@ -59,6 +54,20 @@ def test_what_a_trainer_resumes_without_is_no_damage(sound: Path, name: str) -> 
     (sound / name).unlink()
 
     assert checkpoint_damage(sound) is None
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "latest"], ids=["FSDP", "DeepSpeed"])
+def test_the_optimizer_of_sharded_training_has_another_name(sound: Path, name: str) -> None:
+    (sound / "optimizer.pt").rename(sound / name)
+
+    assert checkpoint_damage(sound) is None
+
+
+def test_weights_that_fsdp_saved_for_itself_are_looked_at(sound: Path) -> None:
+    shutil.copyfile(sound / "optimizer.pt", sound / "pytorch_model_fsdp.bin")
+    (sound / "pytorch_model_fsdp.bin").write_bytes(b"PK cut short")
+
+    assert checkpoint_damage(sound) == "pytorch_model_fsdp.bin is cut short"
 
 
 def test_an_adapter_without_its_base_model_is_sound(sound: Path) -> None:
@@ -215,83 +224,3 @@ def test_an_output_without_checkpoints_has_none(tmp_path: Path) -> None:
 )
 def test_the_step_of_a_checkpoint_is_read_from_its_name(name: str, step: int | None) -> None:
     assert checkpoint_step(Path(name)) == step
-
-
-# Delivery.
-
-
-def test_what_is_delivered_is_the_checkpoint_byte_for_byte_without_training_state(
-    sound: Path,
-) -> None:
-    destination = sound.parent / "delivered"
-
-    digests = deliver(sound, destination)
-
-    delivered = {path.name: path.read_bytes() for path in destination.iterdir()}
-    assert delivered == {name: (sound / name).read_bytes() for name in USER_FILES}
-    assert digests == {name: file_sha256(sound / name) for name in USER_FILES}
-    assert {path.name for path in sound.iterdir()} == USER_FILES | TRAINING_STATE
-
-
-@pytest.mark.parametrize(
-    "name", ["rng_state_1.pth", "scaler.pt", "optimizer.bin", "trainer_state.json"]
-)
-def test_no_file_of_the_training_state_is_delivered(sound: Path, name: str) -> None:
-    (sound / name).write_bytes(b"x")
-
-    assert name not in deliver(sound, sound.parent / "delivered")
-
-
-def test_a_delivery_replaces_the_one_before_whole(tmp_path: Path) -> None:
-    first, second = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
-    (first / "extra.json").write_text("{}")
-    deliver(first, tmp_path / "delivered")
-
-    deliver(second, tmp_path / "delivered")
-
-    names = {path.name for path in (tmp_path / "delivered").iterdir()}
-    assert names == USER_FILES
-    assert file_sha256(tmp_path / "delivered" / "model.safetensors") == file_sha256(
-        second / "model.safetensors"
-    )
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "checkpoint-1",
-        "checkpoint-2",
-        "delivered",
-    }
-
-
-def test_a_delivery_cut_off_by_a_kill_does_not_hinder_the_next(sound: Path) -> None:
-    output = sound.parent
-    (output / "delivered.unfinished").mkdir()
-    (output / "delivered.unfinished" / "model.safetensors").write_bytes(b"half")
-    (output / "delivered.former").mkdir()
-
-    deliver(sound, output / "delivered")
-
-    assert {path.name for path in output.iterdir()} == {"checkpoint-7", "delivered"}
-
-
-def test_damaged_weights_are_not_delivered_and_what_was_delivered_stays(tmp_path: Path) -> None:
-    first, second = checkpoint(tmp_path, 1), checkpoint(tmp_path, 2)
-    deliver(first, tmp_path / "delivered")
-    cut("model.safetensors", 40)(second)
-
-    with pytest.raises(NoUsableCheckpoint) as refused:
-        deliver(second, tmp_path / "delivered")
-
-    assert "cut short" in refused.value.problems[0].what
-    assert file_sha256(tmp_path / "delivered" / "model.safetensors") == file_sha256(
-        first / "model.safetensors"
-    )
-
-
-def test_a_disk_that_refuses_leaves_no_destination(tmp_path: Path) -> None:
-    # The place where the copy is made is taken by a file, which no folder can replace.
-    source = checkpoint(tmp_path, 1)
-    (tmp_path / "delivered.unfinished").write_text("in the way")
-
-    with pytest.raises(OSError, match="File exists"):
-        deliver(source, tmp_path / "delivered")
-
-    assert not (tmp_path / "delivered").exists()

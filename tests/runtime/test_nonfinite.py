@@ -11,6 +11,7 @@ import pytest
 from tests.runtime.pod_process import Fault, PodFolder, plan_for, row_for
 
 from podproof.runtime.callback import PodCallback, StopRequest
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import MethodName, NonfinitePlan, Plan, RecoveryPlan, RowFormat
 from podproof.runtime.rows import Row, Rows
@@ -169,8 +170,9 @@ def test_the_row_that_ruins_orpo_costs_the_steps_that_meet_it_and_nothing_else(
 def orpo_trainer(plan: Plan, folder: Path, report: Callable[..., None]) -> Any:
     rows = [Row(f"rows:{number}", row_for(MethodName.ORPO, number)) for number in range(32)]
     stop = StopRequest()
+    sealer, deadline = CheckpointSealer(report), DeadlineWatch({}, plan.publish.to)
     safeguard = Safeguard(
-        stop, plan.recovery.nonfinite, CheckpointSealer(report), report, plan.config_sha256
+        stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256, deadline
     )
     parted = Rows(tuple(rows[:24]), tuple(rows[24:]), RowFormat.PREFERENCE)
     callback = PodCallback(plan.scorer, report, stop)

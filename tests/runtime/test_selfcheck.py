@@ -4,9 +4,15 @@ import math
 
 import pytest
 
-from podproof.runtime.plan import ScorerPlan
-from podproof.runtime.scorer import ScoreState, observe_evaluation
-from podproof.runtime.selfcheck import ROBUST_VECTORS, SEED_V1_VECTORS, failed_vectors
+from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
+from podproof.runtime.scorer import observe_evaluation
+from podproof.runtime.scores import ScoreState
+from podproof.runtime.selfcheck import (
+    OBJECTIVE_VECTORS,
+    ROBUST_VECTORS,
+    SEED_V1_VECTORS,
+    failed_vectors,
+)
 
 
 def test_the_scorer_reproduces_every_vector() -> None:
@@ -29,3 +35,15 @@ def test_another_weight_would_be_noticed(weight: float) -> None:
     _, score = observe_evaluation(state, 1, eval_loss, plan)
 
     assert not math.isclose(score.value, expected, abs_tol=1e-12)
+
+
+def test_every_scorer_that_ships_and_every_objective_has_a_vector() -> None:
+    options = [ScorerPlan(**given) for given, *_ in OBJECTIVE_VECTORS]
+
+    # seed_v1 has a table of its own, and a scorer of the user's has no published values.
+    assert {plan.name for plan in options} == set(ScorerName) - {
+        ScorerName.SEED_V1,
+        ScorerName.OWN,
+    }
+    assert {plan.objective for plan in options} == set(Objective)
+    assert {plan.redrawn_eval for plan in options} == {True, False}

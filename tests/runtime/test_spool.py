@@ -13,6 +13,7 @@ from podproof.runtime.spool import (
     EventSpool,
     SpoolBatch,
     boots_so_far,
+    seqs_so_far,
     spool_line,
 )
 
@@ -292,3 +293,13 @@ def test_a_script_started_by_hand_counts_its_own_starts(tmp_path: Path) -> None:
 
     assert boots_so_far(tmp_path) == 3
     assert boots_so_far(tmp_path / "nowhere") == 0
+
+
+def test_ranks_that_begin_anew_within_one_start_number_their_events_on(tmp_path: Path) -> None:
+    spool = EventSpool(tmp_path, "run")
+    last = Event("run-3-7", "run", 3, 7, EventKind.NOTICE, 0.0, None, None, {})
+    spool.append([spool_line(last)])
+    spool.close()
+
+    assert seqs_so_far(tmp_path, boot=3) == 8
+    assert seqs_so_far(tmp_path, boot=4) == seqs_so_far(tmp_path / "nowhere", boot=3) == 0

@@ -9,6 +9,7 @@ import pytest
 
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.callback import StopRequest
+from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.errors import BadData, BadPlan
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import (
@@ -144,7 +145,10 @@ def no_report(kind: EventKind, **_event: Any) -> None:
 
 def built_from(plan: Plan, rows: Rows, folder: Path, hooks: object | None = None) -> BuiltTrainer:
     sealer = CheckpointSealer(no_report)
-    safeguard = Safeguard(StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256)
+    deadline = DeadlineWatch({}, plan.publish.to)
+    safeguard = Safeguard(
+        StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256, deadline
+    )
     return build_trainer(plan, rows, folder, hooks or ScoringHooks(), safeguard)
 
 
@@ -312,6 +316,19 @@ def test_without_a_gpu_what_needs_one_gives_way_and_is_told() -> None:
     assert (adjusted.arguments["bf16"], adjusted.arguments["optim"]) == (False, "adamw_torch")
 
 
+def test_without_a_gpu_nothing_is_sharded_and_that_is_told() -> None:
+    zero = {"zero_optimization": {"stage": 2}}
+    plan = plan_for(MethodName.SFT, deepspeed=zero, fsdp=True)
+
+    adjusted, notices = adjust_to_machine(plan, has_gpu=False)
+
+    assert adjusted.arguments["deepspeed"] is False
+    assert notices == (
+        "no GPU: deepspeed is off",
+        "no GPU: fsdp parts nothing, each process holds the whole model",
+    )
+
+
 def test_a_plan_made_for_the_cpu_needs_no_notice() -> None:
     adjusted, notices = adjust_to_machine(plan_for(MethodName.SFT), has_gpu=False)
 
@@ -325,6 +342,7 @@ def test_what_the_plan_leaves_open_is_filled_in(tmp_path: Path) -> None:
     assert arguments["output_dir"] == str(tmp_path)
     assert arguments["seed"] == 5
     assert arguments["activation_checkpointing"] is True
+    assert arguments["ddp_find_unused_parameters"] is False
 
 
 def test_gradient_checkpointing_is_passed_on_by_its_present_name(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@ from functools import reduce
 
 from hypothesis import given, strategies as st
 
+from podproof.runtime.plan import TrendPlan
 from podproof.runtime.trend import (
     TREND_FEWEST_LOSSES,
-    TREND_WINDOW,
     LossTrend,
     TrendWord,
     describe_trend,
     observe_loss,
+    trend_of,
 )
 
 # Far from overflow and from subnormal numbers, also after scaling by 2**60.
@@ -18,8 +19,8 @@ windows = st.lists(losses, min_size=1, max_size=40)
 any_float = st.floats(allow_nan=True, allow_infinity=True)
 
 
-def fed(*values: float) -> LossTrend:
-    return reduce(observe_loss, values, LossTrend())
+def fed(*values: float, plan: TrendPlan = TrendPlan()) -> LossTrend:  # noqa: B008 - a frozen value
+    return reduce(observe_loss, values, trend_of(plan))
 
 
 def wobble(index: int) -> float:
@@ -111,7 +112,7 @@ def test_any_losses_get_a_word(values: list[float]) -> None:
     assert describe_trend(fed(*values)) in TrendWord
 
 
-@given(st.lists(losses, min_size=TREND_WINDOW, max_size=TREND_WINDOW), windows)
+@given(st.lists(losses, min_size=TrendPlan.window, max_size=TrendPlan.window), windows)
 def test_only_the_window_counts(recent: list[float], older: list[float]) -> None:
     assert describe_trend(fed(*older, *recent)) is describe_trend(fed(*recent))
 
@@ -128,3 +129,26 @@ def test_a_falling_line_under_small_scatter_improves_and_its_mirror_does_not(
 
     assert words[0] is TrendWord.IMPROVING
     assert words[1] in {TrendWord.DEGRADING, TrendWord.DIVERGING}
+
+
+def test_a_shorter_window_sees_a_turn_earlier() -> None:
+    falling_then_rising = [2.0 - 0.05 * index for index in range(20)]
+    falling_then_rising += [1.05 + 0.02 * index for index in range(8)]
+
+    short = fed(*falling_then_rising, plan=TrendPlan(window=8))
+
+    assert describe_trend(short) is TrendWord.DEGRADING
+    assert describe_trend(fed(*falling_then_rising)) is not TrendWord.DEGRADING
+
+
+def test_no_log_is_described_unless_the_plan_may_stop() -> None:
+    flat = [1.0] * 8
+
+    assert fed(*flat).in_a_row == 0
+    assert fed(*flat, plan=TrendPlan(stop_on_plateau=1)).in_a_row == 3
+
+
+def test_the_count_starts_anew_with_each_word() -> None:
+    trend = fed(*[1.0] * 10, math.nan, math.nan, plan=TrendPlan(stop_on_divergence=5))
+
+    assert (trend.word, trend.in_a_row) == (TrendWord.DIVERGING, 2)

@@ -2,13 +2,15 @@
 
 The recordings (`*.jsonl.gz` beside this file) are of transformers 5.23 and TRL 1.16 on tiny random
 models. Their first row is a header, their last one says how the run ended; each row between is one
-event with the trainer's state, its control flags, and what it logged. They were made without our
-callback, so the books on the best checkpoint are kept here, as the trainer keeps them.
+event with the trainer's state, its control flags, and what it logged. A process that was killed
+left no last row. They were made without our callback, so the books on the best checkpoint are kept
+here, as the trainer keeps them.
 """
 
 import gzip
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,20 +28,27 @@ class Played:
 
     state: TrainerState
     saved_steps: list[int] = field(default_factory=list)
+    hooks: Counter[str] = field(default_factory=Counter)
     evaluated: list[dict[str, Any]] = field(default_factory=list)
 
 
 def play(name: str, callback: Any) -> Played:
     """Fire every event of a recording at the callback; raise what the trainer would die of."""
     rows = list(_rows(name))
-    events, footer = rows[1:-1], rows[-1]
-    before = next(
-        row["state"]["len_log_history"] for row in events if row["event"] != "on_init_end"
-    )
-    played = Played(TrainerState(max_steps=0, log_history=footer["log_history"][:before]))
+    events = [row for row in rows if not row["event"].startswith("_")]
+    history = rows[-1].get("log_history") or []
+    played = Played(TrainerState(max_steps=0))
     for row in events:
+        if row["event"] == "on_train_begin":
+            # The trainer makes a new state, with the log of the checkpoint it goes on from.
+            played.state = TrainerState(0, log_history=history[: row["state"]["len_log_history"]])
         _fire(row, callback, played)
     return played
+
+
+def recordings() -> list[str]:
+    """Return the name of every recording."""
+    return sorted(path.name.split(".jsonl")[0] for path in Path(__file__).parent.glob("*.gz"))
 
 
 def _rows(name: str) -> Iterator[dict[str, Any]]:
@@ -78,11 +87,18 @@ def _fire(row: dict[str, Any], callback: Any, played: Played) -> None:
         given = {"metrics": played.evaluated[-1]}
     hook = getattr(callback, event, None)
     if hook is not None:
-        hook(SimpleNamespace(output_dir=OUTPUT), state, TrainerControl(), model=None, **given)
-    if event == "on_evaluate":
+        played.hooks[event] += 1
+        hook(SimpleNamespace(output_dir=OUTPUT), state, _control(row), model=None, **given)
+    if event == "on_evaluate" and state.global_step > 0:
+        # What is evaluated before the first step is not compared.
         _compare(state, played.evaluated[-1])
     elif event == "on_save":
         played.saved_steps.append(state.global_step)
+
+
+def _control(row: dict[str, Any]) -> TrainerControl:
+    flags = row["control"]
+    return TrainerControl(flags["stop"], flags["log"], flags["evaluate"], flags["save"])
 
 
 def _compare(state: TrainerState, metrics: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from podproof.cli.terminal import EXIT_INTERRUPTED, err, print_json, show_error
 from podproof.runtime.errors import PodproofError
+from podproof.runtime.plan import Objective
 
 # argparse keeps the type of its subparsers to itself.
 _Verbs: TypeAlias = Any
@@ -22,6 +23,7 @@ examples:
   podproof launch experiment=tiny_sft
   podproof launch -m experiment=tiny_sft trainer.learning_rate=1e-3,3e-3
   podproof show tiny-sft
+  podproof rescore trainer_state.json
 
 exit codes: 0 done; 1 refused or failed; 2 the config or the command is wrong;
 4 the pod ended and reported to nobody here; 130 interrupted.
@@ -84,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb_name", required=True, metavar="VERB")
     _add_config_verbs(verbs)
     _add_run_verbs(verbs)
+    _add_rescore_verb(verbs)
     return parser
 
 
@@ -111,6 +114,27 @@ def _add_run_verbs(verbs: _Verbs) -> None:
         verb.add_argument("run", nargs="?", metavar="RUN", help=help_text)
 
 
+def _add_rescore_verb(verbs: _Verbs) -> None:
+    verb = _verb(verbs, "rescore", "which checkpoint each scorer would have chosen, and why")
+    what = "a trainer_state.json, recorded stream, events.jsonl, CSV, folder, or the id of a run"
+    verb.add_argument("paths", nargs="+", metavar="PATH", help=what)
+    verb.add_argument("--scorer", action="append", metavar="NAME", help="one of those to ask (all)")
+    goals = [objective.value for objective in Objective]
+    what = "what the choice shall be best at, as scorer.objective (loss)"
+    verb.add_argument("--objective", choices=goals, default=goals[0], help=what)
+    what = "a file with a formula of your own to ask too"
+    verb.add_argument("--scorer-file", action="append", metavar="FILE", help=what)
+    verb.add_argument(
+        "--held-out", metavar="METRIC", help="a metric no scorer saw: adds the regret"
+    )
+    verb.add_argument(
+        "--held-out-higher", action="store_true", help="higher is better there (lower is)"
+    )
+    verb.add_argument("--eval-loss", metavar="METRIC", help="what to take as eval loss (eval_loss)")
+    verb.add_argument("--train-loss", metavar="METRIC", help="what to take as train loss (loss)")
+    verb.add_argument("--plot", metavar="FILE", help="draw the curves into FILE.svg, .png or .pdf")
+
+
 def _verb(verbs: _Verbs, name: str, what: str, *, has_json: bool = True) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     if has_json:
@@ -133,4 +157,5 @@ _VERBS = {
     "show": ("records", "show_one"),
     "logs": ("records", "print_logs"),
     "stop": ("records", "stop_run"),
+    "rescore": ("rescoring", "rescore_runs"),
 }

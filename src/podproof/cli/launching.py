@@ -265,7 +265,8 @@ def _record_interruption(store: Store, run_id: str, outcome: Outcome) -> None:
 def _where_weights_are(record: RunRecord) -> str:
     if record.delivery is None:
         return "no weights were delivered"
-    return f"the chosen weights lie in {record.delivery.path}"
+    place = f"the chosen weights lie in {record.delivery.path}"
+    return place if record.publication is None else f"{place} and at {record.publication.url}"
 
 
 def _exit_code(record: RunRecord) -> int:

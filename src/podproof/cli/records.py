@@ -30,7 +30,7 @@ def list_all(options: argparse.Namespace) -> int:
 def show_one(options: argparse.Namespace) -> int:
     """Print one run: status, score table, chosen checkpoint, where the weights are."""
     with open_store(home() / "podproof.db") as store:
-        record = store.run(_named(store, options.run))
+        record = store.run(named_run(store, options.run))
     if options.json:
         print_json(run_to_dict(record))
     else:
@@ -41,7 +41,7 @@ def show_one(options: argparse.Namespace) -> int:
 def print_logs(options: argparse.Namespace) -> int:
     """Print what the run's script printed; with --follow until the run's pod is gone."""
     with open_store(home() / "podproof.db") as store:
-        launch = store.launch(_named(store, options.run))
+        launch = store.launch(named_run(store, options.run))
         if launch.log_path is None:
             return _print_remote_logs(launch)
         path = Path(launch.log_path)
@@ -58,7 +58,7 @@ def print_logs(options: argparse.Namespace) -> int:
 def stop_run(options: argparse.Namespace) -> int:
     """End a run's pod and wait until it is gone; a run that has ended is left as it is."""
     with open_store(home() / "podproof.db") as store:
-        launch = store.launch(_named(store, options.run))
+        launch = store.launch(named_run(store, options.run))
         err().print(f"{launch.run_id}: {_stopped(store, launch)}")
         record = store.run(launch.run_id)
     if options.json:
@@ -76,7 +76,7 @@ def _stopped(store: Store, launch: LaunchRecord) -> str:
     return _wait_for_launcher(store, launch.run_id)
 
 
-def _named(store: Store, run: str | None) -> str:
+def named_run(store: Store, run: str | None) -> str:
     """Return the newest run whose id begins so; without a beginning, the newest of all."""
     summaries = store.runs()
     if run is not None:

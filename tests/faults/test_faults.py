@@ -1,0 +1,47 @@
+"""Every planted fault is refused by its gate, with a message that names it; no good config is."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.faults.corpus import Case, cases, judge
+
+PLANTED, GOOD = cases("planted"), cases("good")
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in PLANTED if not case.missed], ids=lambda c: c.name
+)
+def test_a_planted_fault_is_refused_by_its_gate(case: Case, tmp_path: Path) -> None:
+    judged = judge(case, tmp_path)
+
+    assert judged.is_caught, f"{case.planted}: {dict(judged.problems)}"
+
+
+@pytest.mark.parametrize("case", [case for case in PLANTED if case.missed], ids=lambda c: c.name)
+def test_a_fault_on_the_list_of_the_missed_is_still_missed(case: Case, tmp_path: Path) -> None:
+    # So that a gate that learns to see one takes it off the list.
+    assert not judge(case, tmp_path).is_caught
+
+
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_no_static_gate_refuses_a_good_config(case: Case, tmp_path: Path) -> None:
+    case = replace(case, overrides=(*case.overrides, "gates=static"))
+
+    judged = judge(case, tmp_path)
+
+    assert not judged.is_refused, dict(judged.problems)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+def test_no_gate_refuses_a_good_config(case: Case, tmp_path: Path) -> None:
+    judged = judge(case, tmp_path)
+
+    assert not judged.is_refused, dict(judged.problems)
+
+
+def test_each_case_says_what_is_planted_and_where() -> None:
+    assert all(case.planted and case.layer and case.gate and case.names for case in PLANTED)
+    assert len({case.planted for case in PLANTED}) == len(PLANTED)
