@@ -124,8 +124,10 @@ class Campaign:
 
 
 def _last_words(boot: Boot) -> str:
+    """Return how a boot ended; of one that hung, where each of its threads stood."""
     said = boot.said.strip().splitlines() or [""]
-    return f"exit code {boot.code}, {said[-1][:200]!r}"
+    is_late = any("late" in line for line in boot.trace)
+    return f"exit code {boot.code}, " + ("\n".join(said[-40:]) if is_late else said[-1][:200])
 
 
 def faults_of(kind: Kind, story: Story, boot: int, *, is_cut: bool = False) -> Iterator[Fault]:
