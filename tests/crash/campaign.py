@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tests.crash.invariants import committed, violations
-from tests.crash.points import PROFILED, Fault, Kind
+from tests.crash.points import PROFILED, Fault, Kind, is_reading
 from tests.crash.server import Boot
 from tests.crash.stories import Story, Teller
 
@@ -124,8 +124,10 @@ class Campaign:
 
 
 def _last_words(boot: Boot) -> str:
+    """Return how a boot ended; of one that hung, where each of its threads stood."""
     said = boot.said.strip().splitlines() or [""]
-    return f"exit code {boot.code}, {said[-1][:200]!r}"
+    is_late = any("late" in line for line in boot.trace)
+    return f"exit code {boot.code}, " + ("\n".join(said[-40:]) if is_late else said[-1][:200])
 
 
 def faults_of(kind: Kind, story: Story, boot: int, *, is_cut: bool = False) -> Iterator[Fault]:
@@ -149,8 +151,11 @@ def faults_of(kind: Kind, story: Story, boot: int, *, is_cut: bool = False) -> I
             yield from (Fault(kind, line["after"]) for line in growth)
         case Kind.HOOK:
             yield from (Fault(kind, point) for point in points if point.startswith("on_"))
-        case Kind.KILL | Kind.TERM | Kind.ERROR:
+        case Kind.ERROR:
             yield from (Fault(kind, point) for point in points)
+        case Kind.KILL | Kind.TERM:
+            # A read changes nothing: to end there is to end at the next point that is none.
+            yield from (Fault(kind, point) for point in points if not is_reading(point))
 
 
 def events_of(story: Story) -> list[str]:

@@ -60,6 +60,15 @@ class Fault:
         return f"{self.kind}{f':{self.limit}' if self.limit else ''}@{self.point}"
 
 
+def is_reading(point: str) -> bool:
+    """Tell whether what comes at the point leaves the disk as it is.
+
+    >>> is_reading("thread open-r checkpoint-2/config.json #1"), is_reading("open-w README.md #1")
+    (True, False)
+    """
+    return point.removeprefix("thread ").split()[0] in READING
+
+
 def fault_from_text(text: str) -> Fault:
     """Read back what `str` makes of a fault; raise ValueError when it is none.
 

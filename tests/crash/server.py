@@ -5,6 +5,7 @@ thread, nothing computed. Whoever connects to its socket sends one order as a li
 one line back when that boot is over.
 """
 
+import faulthandler
 import fcntl
 import importlib
 import io
@@ -17,6 +18,7 @@ import socketserver
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -134,7 +136,7 @@ class _Handler(socketserver.StreamRequestHandler):
             _be_the_boot(order, said_in, trace_in)
         os.close(said_in)
         os.close(trace_in)
-        limit = threading.Timer(LONGEST_BOOT_S, os.kill, (pid, signal.SIGKILL))
+        limit = threading.Timer(LONGEST_BOOT_S, _end_late, (pid,))
         limit.start()
         said = _all_of(said_out).decode(errors="replace")
         _, status = os.waitpid(pid, 0)
@@ -145,6 +147,13 @@ class _Handler(socketserver.StreamRequestHandler):
             trace.append({"late": LONGEST_BOOT_S})
         reply = {"code": os.waitstatus_to_exitcode(status), "said": said, "trace": trace}
         self.wfile.write(json.dumps(reply).encode() + b"\n")
+
+
+def _end_late(pid: int) -> None:
+    """Have a boot that hangs print where each of its threads stands, and kill it."""
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(1.0)
+    os.kill(pid, signal.SIGKILL)
 
 
 def _all_of(pipe: int) -> bytes:
@@ -162,6 +171,7 @@ def _be_the_boot(order: Mapping[str, Any], said: int, trace: int) -> None:
         sys.stdout.reconfigure(line_buffering=True)  # a kill must not take what was said
         os.environ.update(order["environ"])
         os.chdir(order["folder"])
+        faulthandler.register(signal.SIGUSR1)
         sys.argv = [order["script"]]
         fault = fault_from_text(order["fault"]) if order["fault"] else None
         output = Path(order["environ"]["PODPROOF_OUTPUT"])
