@@ -144,7 +144,9 @@ def _card_choice(plan: Plan, facts: TrainingFacts, step: int) -> str:
     if step != facts.best_step:
         these += f", since those of step {facts.best_step} were damaged"
     weights = asdict(plan.scorer)
-    formula = _CARD_FORMULAS.get(plan.scorer.name, "a formula of its own").format_map(weights)
+    formula = _CARD_FORMULAS.get(
+        plan.scorer.name, "a formula of its own, which starts from eval loss"
+    ).format_map(weights)
     rule = _CARD_OBJECTIVES[plan.scorer.objective].format_map(weights)
     scorer = _card_code(str(plan.scorer.name))
     return f"{these}, chosen by the scorer {scorer}: {formula}.\n\n{rule}"

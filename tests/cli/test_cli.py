@@ -86,6 +86,7 @@ def test_verify_prints_a_row_for_every_gate(capsys: pytest.CaptureFixture[str]) 
     assert [line.split()[0] for line in out.splitlines() if "passed" in line] == [
         "config",
         "artefact",
+        "api",
         "size",
         "data",
         "scorer",

@@ -25,7 +25,8 @@ def test_a_fault_on_the_list_of_the_missed_is_still_missed(case: Case, tmp_path:
     assert not judge(case, tmp_path).is_caught
 
 
-@pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)
+# Each fourth one here, all of them at all levels under make test-slow.
+@pytest.mark.parametrize("case", GOOD[::4], ids=lambda case: case.name)
 def test_no_static_gate_refuses_a_good_config(case: Case, tmp_path: Path) -> None:
     case = replace(case, overrides=(*case.overrides, "gates=static"))
 

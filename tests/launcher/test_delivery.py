@@ -124,7 +124,7 @@ def test_without_a_sink_no_report_address_travels(make_cleared: MakeCleared) -> 
 
 def test_everything_over_a_limit_is_named_at_once(make_cleared: MakeCleared) -> None:
     many = tuple((f"KEY_{number}", "x" * 3_000) for number in range(60))
-    cleared = make_cleared(noise(150_000), env=many)
+    cleared = make_cleared(noise(400_000), env=many)
 
     with pytest.raises(OverLimit) as caught:
         wrap(cleared.script, run_id="r" * 192, report=None, boot_source="")

@@ -168,8 +168,9 @@ class PodFolder:
         return [event for event in map(event_from_line, lines) if event.kind in kinds]
 
     def notices(self) -> list[str]:
-        """Return what the run noticed."""
-        return [event.body["what"] for event in self.events(EventKind.NOTICE)]
+        """Return what the run noticed, but for the advice that tiny runs always get."""
+        told = [event.body["what"] for event in self.events(EventKind.NOTICE)]
+        return [what for what in told if "few to choose" not in what]
 
     def losses(self) -> dict[int | None, float]:
         """Return the train loss logged at each step, to 4 decimals."""

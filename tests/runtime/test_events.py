@@ -213,5 +213,7 @@ def test_a_run_is_over_after_a_terminal_event_and_no_other() -> None:
         EventKind.STOPPED_EARLY,
         EventKind.PREEMPTED,
         EventKind.INTERRUPTED,
+        EventKind.OUT_OF_TIME,
+        EventKind.OUT_OF_MONEY,
         EventKind.FAILED,
     }  # fmt: skip

@@ -243,16 +243,16 @@ def test_another_failure_goes_on_as_it_is(tmp_path: Path) -> None:
 
 
 def test_one_of_several_processes_leaves_the_sizes_to_the_next_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    plan = replace(PLAN, gpu_count=2)
     trainings = Trainings(fits=2)
 
     with pytest.raises(OutOfMemoryError):
-        train_in_memory(PLAN, tmp_path, print, trainings)
+        train_in_memory(plan, tmp_path, print, trainings)
 
     assert trainings.tried == [(4, 1)]
-    assert remembered_sizes(PLAN, tmp_path) == BatchSizes(2, 2, 4, 1)
+    assert remembered_sizes(plan, tmp_path) == BatchSizes(2, 2, 4, 1)
 
 
 # Real trainings.
