@@ -8,6 +8,7 @@ collector has not confirmed yet, so a dead endpoint costs nothing and loses noth
 arrive twice, never not at all; the collector drops what it has by `event_id`.
 """
 
+import queue
 import threading
 import time
 from collections import deque
@@ -53,6 +54,32 @@ class ReportSource:
     first_seq: int = 0
 
 
+class ReporterBell:
+    """Wakes the reporter's thread; may be rung by a thread that a signal takes away from it.
+
+    An Event that a KeyboardInterrupt leaves while it is being set stays locked for ever, and the
+    next to set it waits as long: the run would hang where it wants to say that it was stopped.
+    What this rings is one call into C, done whole or not at all.
+    """
+
+    def __init__(self) -> None:
+        """Start silent."""
+        self._rings: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def ring(self) -> None:
+        """End the wait that is going on, or the next one; return at once."""
+        self._rings.put(None)
+
+    def wait(self, seconds: float | None) -> None:
+        """Return when it was rung since the last wait began, or after so long; None: only then."""
+        try:
+            self._rings.get(timeout=seconds)
+            while True:
+                self._rings.get_nowait()
+        except queue.Empty:
+            return
+
+
 @dataclass(frozen=True)
 class ReporterPace:
     """How often and how much; times in seconds. Tests hurry it with a clock of their own.
@@ -75,7 +102,7 @@ class ReporterPace:
     waiting_limit: int = 10_000
     file_bytes: int = SPOOL_LIMIT_BYTES
     monotonic_s: Callable[[], float] = time.monotonic
-    wait: Callable[[threading.Event, float | None], bool] = threading.Event.wait
+    wait: Callable[[ReporterBell, float | None], None] = ReporterBell.wait
 
 
 @dataclass(frozen=True)
@@ -118,7 +145,7 @@ class Reporter:
         self._write_due_s = self._post_due_s = _REPORTER_AT_ONCE
         self._is_closed = self._is_closing = self._is_abandoned = False
         self._is_token_refused = False
-        self._wake = threading.Event()
+        self._bell = ReporterBell()
         self._thread = threading.Thread(target=self._work, name="podproof-reporter", daemon=True)
         self._thread.start()
 
@@ -151,7 +178,7 @@ class Reporter:
         # Waking costs a hook more than all the rest. A train log can wait: what a kill takes of
         # it the resumed run logs again, and a checkpoint's own event sends it to disk before.
         if not is_train_log:
-            self._wake.set()
+            self._bell.ring()
 
     def write(self, timeout_s: float) -> None:
         """Write what is queued to the file; wait for a disk that hangs for `timeout_s` at most."""
@@ -172,10 +199,10 @@ class Reporter:
         self._write_due_s = self._post_due_s = _REPORTER_AT_ONCE
         self._is_token_refused = False
         self._is_closing = True
-        self._wake.set()
+        self._bell.ring()
         self._thread.join(timeout_s)
         self._is_abandoned = True
-        self._wake.set()
+        self._bell.ring()
         if self._queue or self._spool.unwritten:
             return False
         return self._courier is None or (not self._spool.is_pending and self._refused == 0)
@@ -198,11 +225,10 @@ class Reporter:
     def _work(self) -> None:
         try:
             while True:
-                self._wake.clear()
                 self._take_turn()
                 if self._is_abandoned or (self._is_closing and not self._has_work):
                     break
-                self._pace.wait(self._wake, self._idle_s())
+                self._pace.wait(self._bell, self._idle_s())
             self._write_queued()  # a notice may have come last
         finally:
             self._spool.close()

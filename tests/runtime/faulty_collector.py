@@ -14,7 +14,7 @@ from typing import Any
 
 from podproof.runtime.courier import ReportEndpoint
 from podproof.runtime.events import EventKind
-from podproof.runtime.reporter import Reporter, ReporterPace, ReportSource
+from podproof.runtime.reporter import Reporter, ReporterBell, ReporterPace, ReportSource
 from podproof.runtime.spool import SPOOL_LIMIT_BYTES
 
 TOKEN = "one-token-per-run"  # noqa: S105 - the fake collector's only token
@@ -176,13 +176,13 @@ class HurriedTime:
     def monotonic_s(self) -> float:
         return self.now_s
 
-    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+    def wait(self, bell: ReporterBell, seconds: float | None) -> None:
         assert seconds is not None
         self.all_waits_s.append(seconds)
         if seconds < LOOK_S:
             self.waits_s.append(seconds)
         self.now_s += seconds
-        return event.wait(0.001)
+        bell.wait(0.001)
 
     def pace(
         self,
@@ -239,10 +239,10 @@ def boot_and_die(output: Path, url: str, *, boot: int, turns: int, count: int) -
     """Report `count` events and lose the thread, like a killed process, after so many turns."""
     time = HurriedTime()
 
-    def wait_or_die(event: threading.Event, seconds: float | None) -> bool:
+    def wait_or_die(bell: ReporterBell, seconds: float | None) -> None:
         if len(time.all_waits_s) >= turns:
             raise SystemExit  # which ends a thread without a word
-        return time.wait(event, seconds)
+        time.wait(bell, seconds)
 
     pace = replace(time.pace(batch_events=2), wait=wait_or_die)
     endpoint = ReportEndpoint(url, TOKEN, timeout_s=0.1, total_s=0.2)

@@ -1,6 +1,8 @@
+import signal
 import socket
 import threading
 from collections import deque
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +24,7 @@ from tests.runtime.faulty_collector import (
 )
 
 from podproof.runtime.events import EventKind
+from podproof.runtime.reporter import ReporterBell
 
 # --- the file
 
@@ -304,3 +307,33 @@ def test_every_event_is_there_exactly_once_whatever_the_faults(
 
     assert is_delivered
     assert list(collector.events) == ids(1, count)
+
+
+# --- signals
+
+
+def interrupted_rings(bell: ReporterBell, times: int) -> int:
+    """Ring without a pause and be taken away from it, so many times; return how many it were."""
+
+    def take_away(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    interrupts = 0
+    before = signal.signal(signal.SIGALRM, take_away)
+    while interrupts < times:
+        with suppress(KeyboardInterrupt):
+            interrupts += 1
+            signal.setitimer(signal.ITIMER_REAL, 20e-6)
+            while True:
+                bell.ring()
+    signal.signal(signal.SIGALRM, before)
+    return interrupts
+
+
+@pytest.mark.timeout(20, method="thread")
+def test_a_bell_can_be_rung_again_after_a_signal_took_somebody_away_from_it() -> None:
+    bell = ReporterBell()
+
+    assert interrupted_rings(bell, 2000) == 2000
+
+    bell.wait(None)
