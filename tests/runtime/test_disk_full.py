@@ -65,14 +65,17 @@ sys.exit(main(open("plan.json").read(), {}, []))
 """
 
 
-def can_mount() -> bool:
+@pytest.fixture
+def mounting() -> None:
+    """Skip where no file system may be mounted; asked when the test runs, not at every import."""
     command = ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
     is_there = shutil.which("unshare") is not None
-    return is_there and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    if not is_there or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system may be mounted here")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not can_mount(), reason="no file system may be mounted here")
+@pytest.mark.usefixtures("mounting")
 def test_on_a_real_full_disk_the_run_ends_clearly_and_goes_on_when_there_is_space(
     tmp_path: Path,
 ) -> None:
