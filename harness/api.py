@@ -20,6 +20,7 @@ from podproof.compiler.ir import PodScript
 from podproof.compiler.keys import FORMER_NAMES
 from podproof.compiler.pins import POD_PINS
 from podproof.compiler.schema import TrainerConfig, plain
+from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName, Plan
 from podproof.runtime.trainers import trainer_arguments
@@ -64,7 +65,7 @@ class ClassTable:
     takes_others: bool
 
 
-def api_answer(script: PodScript, _data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
+def api_answer(script: PodScript, _surroundings: Surroundings) -> tuple[str, tuple[Problem, ...]]:
     """Return what was compared, and a problem for each name the pinned versions do not have."""
     versions = pinned_versions(script.run.requirements)
     untabled = tuple(_untabled(versions))

@@ -6,7 +6,6 @@ Only `clear` makes a Cleared, and only `launch` takes one: nothing is launched t
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
@@ -17,7 +16,7 @@ from podproof.harness.embedded import embedded
 from podproof.harness.properties import PROPERTIES, broken_properties
 from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
-from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused
+from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused, Surroundings
 from podproof.runtime.errors import Problem
 
 # Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
@@ -36,17 +35,17 @@ class Gate:
 
     gate_id: str
     level: Level
-    ask: Callable[[PodScript, Sequence[Path]], Answer]
+    ask: Callable[[PodScript, Surroundings], Answer]
     needs_sound_script: bool = False
 
 
-def _artefact(script: PodScript, _roots: Sequence[Path]) -> Answer:
+def _artefact(script: PodScript, _surroundings: Surroundings) -> Answer:
     lines = script.text.count("\n")
     made_of = f"{lines:,} lines from {len(script.modules)} modules"
     return f"{made_of}, sha256 {script.sha256[:12]}", artefact_problems(script)
 
 
-def _scorer(script: PodScript, _roots: Sequence[Path]) -> Answer:
+def _scorer(script: PodScript, _surroundings: Surroundings) -> Answer:
     plan = script.run.plan.scorer
     with embedded(script.text) as code:
         problems = broken_properties(code, plan, EXAMPLES)
@@ -54,7 +53,7 @@ def _scorer(script: PodScript, _roots: Sequence[Path]) -> Answer:
     return f"{plan.name.value} for {plan.objective.value}: {asked}", problems
 
 
-def _dryrun(script: PodScript, _roots: Sequence[Path]) -> Answer:
+def _dryrun(script: PodScript, _surroundings: Surroundings) -> Answer:
     plan = script.run.plan
     with embedded(script.text) as code:
         problems = failed_dry_runs(code, plan)
@@ -73,24 +72,24 @@ GATES: tuple[Gate, ...] = (
     Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
 )
 
-_ORDER = (Level.STATIC, Level.FAST)
+_ORDER = tuple(Level)
 
 
 def clear(
     script: PodScript,
-    data_roots: Sequence[Path],
+    surroundings: Surroundings,
     *,
     on_gate: Callable[[str], object] = str,
 ) -> Cleared | Refused:
     """Ask every gate of the run's level and return Cleared when none refuses.
 
-    `data_roots` are the folders in which data files are looked up. `on_gate` is told each gate's
-    id before it is asked, for a progress display; its answer is ignored.
+    `on_gate` is told each gate's id before it is asked, for a progress display; its answer is
+    ignored.
     """
     verdicts = [_config_verdict()]
     for gate in GATES:
         on_gate(gate.gate_id)
-        verdicts.append(_verdict(gate, script, data_roots, verdicts))
+        verdicts.append(_verdict(gate, script, surroundings, verdicts))
     if any(verdict.outcome is Outcome.REFUSED for verdict in verdicts):
         return Refused(script, tuple(verdicts))
     return Cleared(script, tuple(verdicts))
@@ -115,14 +114,14 @@ def _config_verdict() -> GateVerdict:
 
 
 def _verdict(
-    gate: Gate, script: PodScript, data_roots: Sequence[Path], before: Sequence[GateVerdict]
+    gate: Gate, script: PodScript, surroundings: Surroundings, before: Sequence[GateVerdict]
 ) -> GateVerdict:
     reason = _reason_to_skip(gate, script, before)
     if reason is not None:
         return GateVerdict(gate.gate_id, gate.level, Outcome.SKIPPED, reason, (), 0.0)
     started = time.perf_counter()
     try:
-        summary, problems = gate.ask(script, data_roots)
+        summary, problems = gate.ask(script, surroundings)
     except Exception as error:  # a gate that breaks on a script must not let it pass
         summary = "the gate itself failed"
         problems = (Problem(gate.gate_id, f"{type(error).__name__}: {error}"),)

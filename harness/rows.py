@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from podproof.compiler.ir import PodScript, Run
+from podproof.harness.verdict import Surroundings
 from podproof.runtime.advice import selection_notices
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.data import read_data
@@ -14,7 +15,7 @@ from podproof.runtime.plan import DataSource, ModelInit, Plan
 READABLE_HERE = frozenset({DataSource.JSONL, DataSource.JSON, DataSource.CSV})
 
 
-def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
+def data_answer(script: PodScript, surroundings: Surroundings) -> tuple[str, tuple[Problem, ...]]:
     """Return how many rows were checked, and the problems of those that cannot be trained on.
 
     A model that is a folder of this machine must be there. Rows on the hub, on the pod's own
@@ -24,7 +25,7 @@ def data_answer(script: PodScript, data_roots: Sequence[Path]) -> tuple[str, tup
     """
     plan = script.run.plan
     absent = tuple(_absent_model(script.run))
-    summary, problems = _rows_answer(plan, data_roots)
+    summary, problems = _rows_answer(plan, surroundings.data_roots)
     return summary, (*absent, *problems)
 
 

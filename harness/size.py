@@ -1,12 +1,12 @@
 """The size gate: what will travel to the pod, against the table of limits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 
 from podproof.compiler.delivery import ReportTarget, parcel_of
 from podproof.compiler.ir import PodScript
 from podproof.compiler.limits import Size, over_hard, over_soft
+from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 
 # What is only known at launch, as long as it can be: a run id is the name, a date, a time and four
@@ -15,7 +15,7 @@ _RUN_ID_TAIL = "-20260101-000000-abcd"
 _REPORT = ReportTarget("https://collector.example.org:65535", "t" * 43)
 
 
-def size_answer(script: PodScript, _data_roots: Sequence[Path]) -> tuple[str, tuple[Problem, ...]]:
+def size_answer(script: PodScript, _surroundings: Surroundings) -> tuple[str, tuple[Problem, ...]]:
     """Return the sizes in words, and a problem for each hard limit that is exceeded."""
     sizes = measured_sizes(script)
     large = ", ".join(problem.where for problem in over_soft(sizes))

@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from podproof.compiler.ir import PodScript
 from podproof.runtime.errors import Problem
 
 
 class Level(StrEnum):
-    """How much is proven: `static` reads the script, `fast` also runs its scorer and callback."""
+    """How much is proven, each level with those before it.
+
+    `static` reads the script, `fast` also runs its scorer and callback, `full` also trains.
+    """
 
     STATIC = "static"
     FAST = "fast"
+    FULL = "full"
 
 
 class Outcome(StrEnum):
@@ -20,6 +25,18 @@ class Outcome(StrEnum):
     PASSED = "passed"
     REFUSED = "refused"
     SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a gate may look at beside the script.
+
+    `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
+    what it remembers; without one nothing is remembered.
+    """
+
+    data_roots: tuple[Path, ...] = ()
+    home: Path | None = None
 
 
 @dataclass(frozen=True)

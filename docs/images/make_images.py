@@ -19,6 +19,7 @@ from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.harness.gates import clear
 from podproof.harness.report import verdict_table
+from podproof.harness.verdict import Surroundings
 from podproof.monitor.records import RunRecord
 from podproof.monitor.show import show_run
 from podproof.monitor.store import open_store
@@ -32,7 +33,7 @@ WIDTH = 124
 def main() -> None:
     """Write both images."""
     script = compile_run(lower(read(Request((EXPERIMENT,)))))
-    result = clear(script, (Path(podproof.__file__).parent,))
+    result = clear(script, Surroundings((Path(podproof.__file__).parent,)))
     draw("verify", f"podproof verify {EXPERIMENT}", verdict_table(result))
     draw("show", "podproof show", show_run(newest_run()))
 

@@ -16,7 +16,7 @@ from podproof.compiler.script import compile_run, runtime_sources
 from podproof.harness.artefact import artefact_problems
 from podproof.harness.embedded import embedded
 from podproof.harness.gates import clear
-from podproof.harness.verdict import Cleared, Refused
+from podproof.harness.verdict import Cleared, Refused, Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import ScorerName, ScorerPlan
 
@@ -72,7 +72,7 @@ def test_the_scorer_of_the_page_rides_in_the_script_and_scores(write: Write) -> 
 def test_the_scorer_of_the_page_passes_every_fast_gate(write: Write) -> None:
     script = script_of(write(EXAMPLE))
 
-    result = clear(script, (ROOT,))
+    result = clear(script, Surroundings((ROOT,)))
 
     assert isinstance(result, Cleared), result
 
@@ -80,7 +80,7 @@ def test_the_scorer_of_the_page_passes_every_fast_gate(write: Write) -> None:
 def test_a_scorer_that_breaks_a_property_is_refused_by_the_scorer_gate(write: Write) -> None:
     text = EXAMPLE.replace("-MARGIN_WEIGHT * evaluation.scale", "-MARGIN_WEIGHT")
 
-    result = clear(script_of(write(text)), (ROOT,))
+    result = clear(script_of(write(text)), Surroundings((ROOT,)))
 
     assert isinstance(result, Refused)
     found = {item.where for verdict in result.verdicts for item in verdict.problems}

@@ -28,7 +28,7 @@ from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.harness.gates import GATES, clear, refused_config
-from podproof.harness.verdict import Cleared, Level, Outcome, Refused
+from podproof.harness.verdict import Cleared, Level, Outcome, Refused, Surroundings
 from podproof.runtime.errors import Problem
 
 FOLDER = Path(__file__).parent
@@ -104,7 +104,7 @@ def _result(case: Case, place: Path) -> Cleared | Refused:
         script = compile_run(lower(read(Request((*case.overrides, *level), config_dir))))
     except BadConfig as error:
         return refused_config(error)
-    return clear(_tampered(script, case), (place, EXAMPLES))
+    return clear(_tampered(script, case), Surroundings((place, EXAMPLES)))
 
 
 def _config_dir(case: Case, place: Path) -> Path | None:

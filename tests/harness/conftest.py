@@ -11,8 +11,10 @@ from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
+from podproof.harness.verdict import Surroundings
 
 ROOTS = (Path(__file__).parents[2],)
+AT_HAND = Surroundings(ROOTS)
 
 Tamper = Callable[[str, str], PodScript]
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from podproof.harness.rows import data_answer
-from tests.harness.conftest import ROOTS, script_of
+from podproof.harness.verdict import Surroundings
+from tests.harness.conftest import AT_HAND, script_of
 
 HUB = (
     "experiment=tiny_sft",
@@ -15,7 +16,7 @@ HUB = (
 
 
 def test_few_rows_and_evaluations_are_told_with_numbers_and_are_no_problem() -> None:
-    summary, problems = data_answer(script_of("experiment=tiny_sft"), ROOTS)
+    summary, problems = data_answer(script_of("experiment=tiny_sft"), AT_HAND)
 
     assert problems == ()
     assert "24 evaluation rows are few to choose by (regret 0.127 with 8" in summary
@@ -25,7 +26,7 @@ def test_few_rows_and_evaluations_are_told_with_numbers_and_are_no_problem() -> 
 def test_of_rows_nobody_has_seen_only_what_the_config_says_is_told() -> None:
     limited = script_of(*HUB, "data.max_eval_rows=16", "trainer.max_steps=24")
 
-    summary, problems = data_answer(limited, (Path(),))
+    summary, problems = data_answer(limited, Surroundings((Path(),)))
 
     assert problems == ()
     assert "hub rows are checked on the pod" in summary
@@ -34,6 +35,6 @@ def test_of_rows_nobody_has_seen_only_what_the_config_says_is_told() -> None:
 
 
 def test_of_rows_nobody_has_seen_nothing_is_guessed() -> None:
-    summary, _ = data_answer(script_of(*HUB), (Path(),))
+    summary, _ = data_answer(script_of(*HUB), Surroundings((Path(),)))
 
     assert summary == "hub rows are checked on the pod, before training"

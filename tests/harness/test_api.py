@@ -15,6 +15,7 @@ from podproof.harness.api import (
     class_table,
     tabled_versions,
 )
+from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName
 from tests.harness.conftest import Tamper, script_of
@@ -26,7 +27,7 @@ PINNED = {package: POD_PINS[package] for package in PACKAGES}
 
 
 def problems_of(*overrides: str) -> tuple[Problem, ...]:
-    return api_answer(script_of(*overrides), ())[1]
+    return api_answer(script_of(*overrides), Surroundings())[1]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -80,7 +81,7 @@ def test_a_name_that_the_package_does_not_export_is_refused_with_its_line(tamper
         "from trl import ORPOConfig, ORPOTrainer",
     )
 
-    _, problems = api_answer(script, ())
+    _, problems = api_answer(script, Surroundings())
 
     assert [problem.what for problem in problems] == [
         f"trl {POD_PINS['trl']} exports no {name} from trl"
@@ -96,7 +97,7 @@ def test_a_module_that_no_table_has_is_refused(tamper: Tamper) -> None:
         "from trl.orpo import ORPOConfig, ORPOTrainer",
     )
 
-    (problem,) = api_answer(script, ())[1]
+    (problem,) = api_answer(script, Surroundings())[1]
 
     assert problem.what.startswith("imports from trl.orpo, which the table")
 
@@ -111,7 +112,7 @@ def test_a_module_that_no_table_has_is_refused(tamper: Tamper) -> None:
 def test_a_call_with_an_argument_that_is_gone_is_refused(
     tamper: Tamper, old: str, new: str, what: str
 ) -> None:
-    (problem,) = api_answer(tamper(old, new), ())[1]
+    (problem,) = api_answer(tamper(old, new), Surroundings())[1]
 
     assert problem.what.startswith(what)
 
@@ -157,7 +158,9 @@ def test_there_are_tables_of_the_pinned_versions_and_of_three_trl_before() -> No
 
 
 def test_another_version_tells_which_defaults_are_other_ones() -> None:
-    summary, _ = api_answer(script_of("experiment=tiny_sft", "+pod.requirements.trl=1.13.0"), ())
+    summary, _ = api_answer(
+        script_of("experiment=tiny_sft", "+pod.requirements.trl=1.13.0"), Surroundings()
+    )
 
     changed = changed_defaults("trl", "1.13.0")
     assert changed

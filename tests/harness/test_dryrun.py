@@ -42,9 +42,9 @@ def test_whatever_a_plan_asks_of_its_scorer_survives_every_scenario(
 def test_the_gates_need_no_training_library() -> None:
     # In a process of its own: other tests of this session import what they like.
     program = (
-        "import sys; from tests.harness.conftest import ROOTS, script_of; "
+        "import sys; from tests.harness.conftest import AT_HAND, ROOTS, script_of; "
         "from podproof.harness.gates import clear; "
-        "clear(script_of('experiment=tiny_sft'), ROOTS); "
+        "clear(script_of('experiment=tiny_sft'), AT_HAND); "
         "print(sorted({'torch', 'transformers', 'trl', 'runpod'} & set(sys.modules)))"
     )
 

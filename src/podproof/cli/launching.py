@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from podproof.cli.scripts import compiled, data_roots, request_of
+from podproof.cli.scripts import compiled, data_roots, request_of, surroundings
 from podproof.cli.terminal import (
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_TIME,
@@ -105,7 +105,7 @@ def _launch_sweep(options: argparse.Namespace) -> int:
 def _cleared(script: PodScript) -> Cleared | None:
     """Ask every gate; print the report and return None when one refuses."""
     with progress("asking the gates") as update:
-        result = clear(script, data_roots(), on_gate=lambda gate: update(f"gate {gate}"))
+        result = clear(script, surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
     if isinstance(result, Cleared):
         passed = ", ".join(verdict.gate for verdict in result.verdicts)
         err().print(f"cleared by {passed}")

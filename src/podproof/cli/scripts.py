@@ -6,6 +6,7 @@ from pathlib import Path
 from podproof.cli.terminal import (
     EXIT_REFUSED,
     existing_folder,
+    home,
     out,
     print_json,
     progress,
@@ -17,12 +18,18 @@ from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run, manifest, write_script
+from podproof.harness.verdict import Surroundings
 
 
 def request_of(options: argparse.Namespace) -> Request:
     """Return what the command line asks for; raise BadConfig when --config-dir is no folder."""
     folder = existing_folder(options.config_dir, "--config-dir")
     return Request(tuple(options.overrides), folder)
+
+
+def surroundings() -> Surroundings:
+    """Return what the gates may look at: data here and in the shipped examples, and our home."""
+    return Surroundings(data_roots(), home())
 
 
 def data_roots() -> tuple[Path, ...]:
@@ -64,7 +71,7 @@ def verify_config(options: argparse.Namespace) -> int:
             show_error(error)
         return error.exit_code
     with progress("asking the gates") as update:
-        result = clear(script, data_roots(), on_gate=lambda gate: update(f"gate {gate}"))
+        result = clear(script, surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
     if options.output:
         write_script(script, Path(options.output), verdicts_to_dicts(result.verdicts))
     if options.json:
