@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ EXIT_PREEMPTED = 143
 FLUSH_SECONDS = 30.0
 # Whoever sends a signal kills a few seconds later.
 FLUSH_SECONDS_STOPPED = 1.0
+# A disk that hangs holds up the save itself, soon after.
+FLUSH_SECONDS_SAVING = 1.0
 SEAL_SECONDS_STOPPED = 1.0
 
 
@@ -302,7 +305,8 @@ def _train(
     output, report, rank = run.surroundings.output, run.reporter.report, run.rank
     deadline, sha256 = run.surroundings.deadline, plan.config_sha256
     nonfinite = plan.recovery.nonfinite
-    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline)
+    write_events = partial(run.reporter.write, FLUSH_SECONDS_SAVING)
+    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline, write_events)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
     trainer.add_callback(as_trainer_callback(deadline))
