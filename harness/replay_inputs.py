@@ -69,7 +69,7 @@ class RecordedLosses:
         """Return None: the losses of micro-batches are not recorded."""
         return None
 
-    def train_logs(self, state: TrainerState, loss: float | None) -> dict[str, Any]:  # noqa: ARG002
+    def train_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:  # noqa: ARG002
         """Return the train log that comes next."""
         return self._numbers("on_log train") or {"loss": math.nan}
 

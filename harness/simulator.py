@@ -223,19 +223,15 @@ class _ScenarioLosses:
             return None
         return losses[min(state.global_step, len(losses) - 1)] / self.scenario.micro_batches
 
-    def train_logs(self, state: TrainerState, loss: float | None) -> dict[str, Any]:
+    def train_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:
+        loss: object = window.logged_loss
         if loss is None:
-            count = self._train_logs.of(state.log_history)
-            logged = _item(self.scenario.train_losses, count)
-        else:
-            logged = loss
-        keys = METHOD_KEYS[self.scenario.method]
-        return {
-            "loss": logged,
-            "grad_norm": 1.0,
-            "learning_rate": 1e-4,
-            **dict.fromkeys(keys, 0.5),
-        }
+            loss = _item(self.scenario.train_losses, self._train_logs.of(state.log_history))
+        # ORPO adds what it gathered to every log with a loss, the others in training mode only.
+        method = self.scenario.method
+        has_metrics = window.has_train_metrics or method is MethodName.ORPO
+        metrics = dict.fromkeys(METHOD_KEYS[method], 0.5) if has_metrics else {}
+        return {"loss": loss, "grad_norm": 1.0, "learning_rate": 1e-4, **metrics}
 
     def eval_logs(self, eval_set: str, state: TrainerState) -> dict[str, Any]:
         scenario = self.scenario
@@ -257,7 +253,7 @@ class _ScenarioLosses:
             "train_runtime": 1.0,
             "train_loss": 1.0 if train_loss is None else train_loss,
         }
-        if window.has_leftovers:
+        if window.has_train_metrics and self.scenario.method is not MethodName.ORPO:
             logs |= dict.fromkeys(METHOD_KEYS[self.scenario.method], 0.5)
         return logs
 

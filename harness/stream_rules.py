@@ -108,7 +108,7 @@ def _best(before: StreamEvent, after: StreamEvent, seen: _Seen) -> Broken:
         yield f"the best checkpoint is {after.best_model_checkpoint}, not of the best step"
 
 
-def _stops(before: StreamEvent, after: StreamEvent, _: _Seen) -> Broken:
+def _stops(before: StreamEvent, after: StreamEvent, seen: _Seen) -> Broken:
     """Yield what goes on after a stop, and what breaks off without one."""
     was_asked, is_asked = (any(map(event.flag, _STOPS)) for event in (before, after))
     pair = before.letter + after.letter
@@ -119,7 +119,8 @@ def _stops(before: StreamEvent, after: StreamEvent, _: _Seen) -> Broken:
         yield "an update went on after a stop"
     if pair == "ue" and not is_asked:
         yield "an update broke off without a stop"
-    if before.flag("should_training_stop") and after.letter == "E":
+    # Nor does the trainer look at a stop raised before its first epoch.
+    if before.flag("should_training_stop") and after.letter == "E" and seen.epochs_begun:
         yield "an epoch after a stop"
 
 

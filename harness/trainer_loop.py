@@ -58,8 +58,8 @@ class LossSource(Protocol):
     def micro_loss(self, state: TrainerState) -> float | None:
         """Train on a micro-batch; return its loss where it is known. May raise, as models do."""
 
-    def train_logs(self, state: TrainerState, loss: float | None) -> dict[str, Any]:
-        """Return a train log without its epoch; `loss` is the mean of the window if known."""
+    def train_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:
+        """Return a train log without its epoch, of the window that was just drained."""
 
     def eval_logs(self, eval_set: str, state: TrainerState) -> dict[str, Any]:
         """Return the metrics of one eval set without the epoch."""
@@ -116,7 +116,7 @@ class TrainerLoop:
         """Evaluate every set; return their metrics laid over each other, as the trainer does."""
         merged: dict[str, Any] = {}
         for name, batches in self.schedule.eval_sets:
-            self.window.has_leftovers = False  # the model is no longer in training mode
+            self.window.is_training_mode = False
             for _ in range(batches):
                 self._fire("on_prediction_step")
             metrics = self.losses.eval_logs(name, self.state)
@@ -261,7 +261,8 @@ class TrainerLoop:
     def _log_evaluate_save(self) -> None:
         state = self.state
         if self.control.should_log and state.global_step > self.window.last_logged_step:
-            self._log(self.losses.train_logs(state, self.window.drain(state.global_step)))
+            self.window.drain(state.global_step)
+            self._log(self.losses.train_logs(state, self.window))
         if self.control.should_evaluate:
             is_best = self._compare(self.evaluate())
             if self.schedule.save_strategy == "best":
@@ -292,6 +293,7 @@ class TrainerLoop:
         return bool(is_best)
 
     def _finish(self) -> None:
+        self.window.take_metrics()
         self._log(self.losses.final_logs(self.state, self.window))
         best = self.state.best_model_checkpoint
         if self.schedule.save_total_limit == 1 and best is not None:

@@ -11,7 +11,7 @@ from podproof.harness.stream_events import StreamEvent, event_seen
 from podproof.harness.trainer_loop import EVENTS
 from podproof.runtime.plan import MethodName
 
-_FLAGS_BY_HOOK = {
+FLAGS_BY_HOOK = {
     "on_epoch_begin": ("should_training_stop", "should_epoch_stop"),
     "on_step_begin": ("should_training_stop", "should_epoch_stop"),
     "on_substep_end": ("should_training_stop", "should_epoch_stop"),
@@ -91,8 +91,8 @@ class Callbacks:
 
 @st.composite
 def interferers(draw: st.DrawFn) -> Interferer:
-    hook = draw(st.sampled_from(sorted(_FLAGS_BY_HOOK)))
-    flag = draw(st.sampled_from(_FLAGS_BY_HOOK[hook]))
+    hook = draw(st.sampled_from(sorted(FLAGS_BY_HOOK)))
+    flag = draw(st.sampled_from(FLAGS_BY_HOOK[hook]))
     return Interferer(hook, draw(st.integers(0, 5)), flag)
 
 
