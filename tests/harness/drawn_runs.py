@@ -82,9 +82,9 @@ class Callbacks:
         if not hooks:
             raise AttributeError(name)
 
-        def call(*given: object, **more: object) -> None:
-            for hook in hooks:
-                hook(*given, **more)
+        def call(*given: object, **more: object) -> object:
+            controls = [hook(*given, **more) for hook in hooks]
+            return next((control for control in controls if control is not None), None)
 
         return call
 

@@ -57,20 +57,24 @@ class Crash(Exception):
 class Run:
     """A training to be done twice.
 
-    `interference` are hook, count and flag of callbacks, which come before the recorder or after
-    it. `patience` adds transformers' own early stopping. `crash_at` is the step whose on_step_end
-    raises; then the run is resumed from the last checkpoint, if there is one. `nan_batches` are
-    micro-batches, counted from 0, whose loss reads NaN.
+    `interference` are hook, count, flag and value of callbacks, which come before the recorder or
+    after it. `patience` adds transformers' own early stopping. `crash_at` is the step whose
+    on_step_end raises; then the run is resumed from the last checkpoint, if there is one.
+    `goes_on` resumes it also when it came to its end. `afterwards` has the trainer evaluate and
+    predict once more when it is through. `nan_batches` are micro-batches, counted from 0, whose
+    loss reads NaN.
     """
 
     method: MethodName
     arguments: Mapping[str, Any]
     rows: int = 8
     eval_rows: Mapping[str, int] | int | None = None
-    interference: tuple[tuple[str, int, str], ...] = ()
+    interference: tuple[tuple[str, int, str, bool], ...] = ()
     is_recorder_last: bool = True
     patience: int | None = None
     crash_at: int | None = None
+    goes_on: bool = False
+    afterwards: bool = False
     nan_batches: frozenset[int] = frozenset()
 
 
@@ -113,9 +117,10 @@ def callbacks_of(run: Run, recorder: Recorder, *, crashes: bool) -> list[object]
 def real_streams(run: Run, folder: Path) -> list[Measured]:
     """Train for real; return each training: the run, and its resumption after a crash."""
     first = _train(run, folder, resume=None, crashes=True)
-    if first.error != "Crash":
-        return [first]
     last = max(_checkpoints(folder), default=None)
+    is_over = first.error != "Crash" and (first.error or not run.goes_on or last is None)
+    if is_over:
+        return [first]
     path = None if last is None else str(folder / f"checkpoint-{last}")
     return [first, _train(run, folder, resume=path, crashes=False)]
 
@@ -130,6 +135,9 @@ def _train(run: Run, folder: Path, *, resume: str | None, crashes: bool) -> Meas
         trainer = _trainer(run, folder, callbacks, measured)
         try:
             trainer.train(resume_from_checkpoint=resume)
+            if run.afterwards:
+                trainer.evaluate()
+                trainer.predict(trainer.eval_dataset)
         except (Crash, KeyError) as error:
             measured.error = type(error).__name__
     return measured
@@ -254,6 +262,9 @@ def simulated_streams(run: Run, real: Sequence[Measured]) -> Iterator[Measured]:
                 folder,
             )
             loop.train(resume)
+            if run.afterwards:
+                loop.evaluate()
+                loop.predict(loop.schedule.eval_sets[0][1], {})
         except (Crash, KeyError) as error:
             simulated.error = type(error).__name__
         resume = saver.last

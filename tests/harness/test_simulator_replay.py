@@ -13,8 +13,13 @@ from typing import Any
 
 import pytest
 
-from podproof.harness.recording import NotARecording, read_recording
+from podproof.harness.loss_window import LossWindow
+from podproof.harness.recording import NotARecording, Recording, read_recording
+from podproof.harness.schedule import schedule_of
 from podproof.harness.stream_replay import Replayed, replay, replay_recording
+from podproof.harness.trainer_loop import TrainerLoop
+from podproof.harness.trainer_state import CheckpointFolder, TrainerState
+from tests.harness.drawn_runs import Recorder
 
 FOLDER = Path(__file__).parents[1] / "streams"
 STREAMS = sorted(path.name.partition(".jsonl")[0] for path in FOLDER.glob("*.jsonl.gz"))
@@ -193,6 +198,121 @@ def test_a_metric_that_a_callback_added_unseen_is_read_off_the_best(tmp_path: Pa
 
     assert replayed.is_exact
     assert len(replayed.interference) == 4
+
+
+class Crash(Exception):
+    """What a training is made to die of."""
+
+
+class Crasher:
+    """Raises at a step, once."""
+
+    step: int | None = 3
+
+    def on_step_end(self, _: object, state: TrainerState, *__: object, **___: object) -> None:
+        if state.global_step == self.step:
+            self.step = None
+            raise Crash
+
+
+class Numbers:
+    """The numbers of some model."""
+
+    def micro_loss(self, state: TrainerState) -> float | None:
+        return 1.0
+
+    def train_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:
+        return {"loss": window.logged_loss}
+
+    def eval_logs(self, eval_set: str, state: TrainerState) -> dict[str, Any]:
+        return {"eval_runtime": 1.0, "eval_loss": 5.0 - state.global_step}
+
+    def final_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:
+        return {"train_loss": 1.0}
+
+
+ARGUMENTS = {
+    "num_train_epochs": 2,
+    "per_device_train_batch_size": 2,
+    "per_device_eval_batch_size": 2,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+    "save_steps": 2,
+    "logging_steps": 1,
+    "load_best_model_at_end": True,
+}
+
+
+def recorded(
+    script: Callable[[TrainerLoop], None], *others: object, **arguments: object
+) -> Recording:
+    """Return what a simulated trainer shows while a script uses it, as a recording of it."""
+    told = {**ARGUMENTS, **arguments}
+    folder = CheckpointFolder("/out")
+    recorder = Recorder(lambda: folder.steps)
+    schedule = schedule_of(told, rows=7, eval_rows=3)
+    script(TrainerLoop(schedule, Numbers(), [recorder, *others], folder))
+    return Recording(
+        name="simulated",
+        method="sft",
+        arguments=told,
+        rows=7,
+        eval_rows=3,
+        rank=0,
+        events=tuple(recorder.events),
+        outcome="ok",
+        message="",
+        history=(),
+        checkpoints_at_end=folder.steps,
+    )
+
+
+def train_once(trainer: TrainerLoop) -> None:
+    trainer.train()
+
+
+def test_what_a_script_does_beside_training_is_replayed_too() -> None:
+    def script(trainer: TrainerLoop) -> None:
+        trainer.evaluate()
+        trainer.train()
+        trainer.evaluate()
+        trainer.predict(3, {"test_loss": 1.0})
+        trainer.push()
+
+    replayed = replay(recorded(script))
+
+    assert (replayed.differences, replayed.interference) == ((), ())
+    assert replayed.is_exact
+
+
+def test_a_trainer_that_fails_and_is_called_again_is_replayed() -> None:
+    def script(trainer: TrainerLoop) -> None:
+        with pytest.raises(Crash):
+            trainer.train()
+        trainer.train(replace(trainer.state, global_step=2, epoch=0.5))
+
+    replayed = replay(recorded(script, Crasher()))
+
+    assert replayed.differences == ()
+    assert replayed.interference[0].startswith("training cut short after event")
+
+
+def test_pushes_to_the_hub_are_replayed_also_where_one_was_still_going_on() -> None:
+    recording = recorded(train_once, push_to_hub=True)
+    pushes = [at for at, event in enumerate(recording.events) if event.letter == "H"]
+    without = [event for at, event in enumerate(recording.events) if at != pushes[1]]
+
+    assert replay(recording).is_exact
+    assert replay(replace(recording, events=tuple(without))).is_exact
+
+
+def test_a_recorder_added_after_construction_has_not_seen_it() -> None:
+    recording = recorded(train_once)
+
+    replayed = replay(replace(recording, events=recording.events[1:]))
+
+    assert replayed.interference == ("the recorder was added after on_init_end",)
+    assert replayed.is_exact
 
 
 def test_half_a_last_line_is_what_a_killed_process_leaves(tmp_path: Path) -> None:
