@@ -134,6 +134,8 @@ class _Attempt:
         except StreamEnded:
             return self._problems_of_cut_stream()
         except KeyError as error:
+            if _ABSENT_METRIC not in str(error):
+                raise
             return self._problems_of_absent_metric(error)
         return self._problems_of_whole_stream(trainer)
 

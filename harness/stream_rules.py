@@ -160,9 +160,13 @@ def _micro_batches(before: StreamEvent, after: StreamEvent, seen: _Seen) -> Brok
     taken, gained = seen.substeps + 1, _gained(after, seen)
     if seen.batches and gained and abs(gained * seen.batches - taken) > _CLOSE:
         yield f"{taken} micro-batches, and the epoch grew by {gained * seen.batches:g}"
-    is_last = abs(after.epoch - round(after.epoch)) < _CLOSE
-    if not is_last and seen.accumulation not in {None, taken}:
-        yield f"{taken} micro-batches in the middle of an epoch, {seen.accumulation} before"
+    usual = seen.accumulation
+    if usual is not None and (taken > usual if _is_last_of_epoch(after) else taken != usual):
+        yield f"{taken} micro-batches, {usual} before"
+
+
+def _is_last_of_epoch(step_end: StreamEvent) -> bool:
+    return abs(step_end.epoch - round(step_end.epoch)) < _CLOSE
 
 
 def _gained(step_end: StreamEvent, seen: _Seen) -> float | None:
@@ -248,11 +252,13 @@ def _remember_step(event: StreamEvent, seen: _Seen) -> None:
         seen.substeps = 0
     elif event.letter == "u":
         seen.substeps += 1
-    elif event.letter == "S" and seen.accumulation is None:
-        gained = _gained(event, seen)
-        seen.accumulation = seen.substeps + 1
-        seen.batches = round(seen.accumulation / gained) if gained else None
-    if event.letter == "S":
+    elif event.letter == "S":
+        taken, gained = seen.substeps + 1, _gained(event, seen)
+        if seen.batches is None and gained:
+            seen.batches = round(taken / gained)
+        # The last step of an epoch may have fewer micro-batches.
+        if seen.accumulation is None and not _is_last_of_epoch(event):
+            seen.accumulation = taken
         seen.step_began_at = event.epoch
 
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from podproof.harness.recording import Recording, read_recording
-from podproof.harness.simulator import Scenario
+from podproof.harness.simulator import Scenario, SimulatedTrainer
 from podproof.harness.stream_events import StreamEvent, differing
 from podproof.harness.stream_grammar import violations
-from tests.harness.drawn_runs import Interferer, interferers, scenarios, stream_of
+from tests.harness.drawn_runs import Interferer, Recorder, interferers, scenarios, stream_of
 
 STREAMS = sorted((Path(__file__).parents[1] / "streams").glob("*.jsonl.gz"))
 # One of each kind: whole, epochs, several sets, resumed, cut short, stopped, begun again.
@@ -64,6 +64,16 @@ def test_what_the_simulator_fires_passes_whatever_the_schedule_and_whoever_inter
     scenario: Scenario, interference: list[Interferer]
 ) -> None:
     assert violations(stream_of(scenario, *interference)) == ()
+
+
+@given(scenario=scenarios(), cut=st.integers(1, 12))
+def test_what_a_resumed_run_fires_passes_wherever_it_was_cut(scenario: Scenario, cut: int) -> None:
+    killed = SimulatedTrainer(scenario, object()).train(until_step=cut)
+    recorder = Recorder()
+
+    SimulatedTrainer(scenario, recorder, state=killed.state).train()
+
+    assert violations(recorder.events) == ()
 
 
 @given(scenario=scenarios(), at=st.integers(0, 200))
