@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from podproof.compiler.ir import PodScript, Run
+from podproof.compiler.keys import is_key
 from podproof.compiler.script import compile_run
 from podproof.compiler.script_file import metadata_blocks
 from podproof.compiler.wire import is_same_program, wire_form
@@ -73,7 +74,7 @@ def artefact_problems(script: PodScript) -> tuple[Problem, ...]:
         *_unset_variables(tree, script),
         *_plan(tree, script),
         *_metadata(script),
-        *_secrets(script.text),
+        *_secrets(script),
     )
 
 
@@ -211,10 +212,46 @@ def _metadata(script: PodScript) -> Iterator[Problem]:
         yield Problem("pod_script.py", "its metadata names other packages", RECOMPILE)
 
 
-def _secrets(text: str) -> Iterator[Problem]:
+def _secrets(script: PodScript) -> Iterator[Problem]:
+    """Find what looks like a credential, by the key that holds it, else by the line; show none."""
+    way_out = "take it out of the config; name a RunPod secret in pod.secrets instead"
+    leaves = tuple(_leaves(json.loads(plan_to_json(script.run.plan)), ""))
     for kind, shape in SECRET_SHAPES.items():
-        match = shape.search(text)
-        if match is not None:
-            line = text.count("\n", 0, match.start()) + 1
-            way_out = "take it out of the config; name a RunPod secret in pod.secrets instead"
-            yield Problem(f"pod_script.py:{line}", f"holds what looks like {kind}", way_out)
+        what = f"holds what looks like {kind}"
+        keys = [_config_key(key) for key, text in leaves if shape.search(text)]
+        yield from (Problem(key, what, way_out) for key in keys)
+        match = shape.search(script.text)
+        if match is not None and not keys:
+            line = script.text.count("\n", 0, match.start()) + 1
+            yield Problem(f"pod_script.py:{line}", what, way_out)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with everything that looks like a credential struck out.
+
+    >>> without_secrets("model.revision=hf_" + 30 * "a")
+    'model.revision=***'
+    """
+    for shape in SECRET_SHAPES.values():
+        text = shape.sub("***", text)
+    return text
+
+
+def _leaves(value: object, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{where}[{index}]")
+    elif isinstance(value, str):
+        yield where, value
+
+
+def _config_key(plan_key: str) -> str:
+    """Return the key of the config that a value of the plan comes from."""
+    section, _, rest = plan_key.partition(".")
+    if section != "arguments":
+        return plan_key
+    sections = ("trainer", "method", "trainer.extra")
+    return next(f"{name}.{rest}" for name in sections if is_key(f"{name}.{rest}"))

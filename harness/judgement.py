@@ -1,16 +1,18 @@
 """A config or a script put to the gates, and what they said, small enough to hand around."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript, Run
 from podproof.compiler.lower import lower
+from podproof.compiler.places import LocatedProblem
 from podproof.compiler.read import Request, locate, read
 from podproof.compiler.script import compile_run
 from podproof.compiler.script_file import read_script
+from podproof.harness.artefact import without_secrets
 from podproof.harness.gates import clear, refused_config, refused_script
 from podproof.harness.surroundings import surroundings
 from podproof.harness.verdict import (
@@ -21,6 +23,7 @@ from podproof.harness.verdict import (
     Refused,
     Surroundings,
 )
+from podproof.runtime.errors import Problem
 
 EXIT_CLEARED, EXIT_REFUSED, EXIT_NO_SCRIPT = 0, 1, 2
 
@@ -86,7 +89,7 @@ def verify_request(
     except BadConfig as error:
         return refused_config(error, time.perf_counter() - started)
     result = verify(run, within, on_gate=on_gate)
-    return result if isinstance(result, Cleared) else _placed(result, request)
+    return result if isinstance(result, Cleared) else _with_places(result, request)
 
 
 def verify_script(
@@ -117,9 +120,22 @@ def judgement(subject: str, file: str, result: Cleared | Refused) -> Judgement:
     )
 
 
-def _placed(result: Refused, request: Request) -> Refused:
-    problems = locate(request, [item for verdict in result.verdicts for item in verdict.problems])
-    rest = iter(problems)
+def placed(problems: Sequence[Problem], request: Request) -> tuple[Problem, ...]:
+    """Return the problems with the file and line, or the override, of each that is about a key.
+
+    What looks like a credential in an override is struck out.
+    """
+    return tuple(
+        replace(item, override_text=without_secrets(item.override_text))
+        if isinstance(item, LocatedProblem)
+        else item
+        for item in locate(request, problems)
+    )
+
+
+def _with_places(result: Refused, request: Request) -> Refused:
+    found = [item for verdict in result.verdicts for item in verdict.problems]
+    rest = iter(placed(found, request))
     verdicts = tuple(
         replace(verdict, problems=tuple(next(rest) for _ in verdict.problems))
         for verdict in result.verdicts

@@ -118,14 +118,14 @@ class GateItem(pytest.Item):
 
     def runtest(self) -> None:
         """Pass, skip with the reason, or raise GateRefused with every problem."""
-        from podproof.compiler.read import locate
+        from podproof.harness.judgement import placed
         from podproof.harness.verdict import Outcome
 
         verdict = self.parent.verdict(self.name)
         if verdict.outcome is Outcome.SKIPPED:
             pytest.skip(verdict.summary)
         if verdict.outcome is Outcome.REFUSED:
-            problems = locate(self.parent.request, verdict.problems)
+            problems = placed(verdict.problems, self.parent.request)
             raise GateRefused("\n\n".join(map(str, problems)))
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
