@@ -91,3 +91,12 @@ def schema_at(key: str, method: str) -> Any:
             return Any
         kind = get_type_hints(kind).get(part) if is_dataclass(kind) else None
     return kind
+
+
+def is_key(where: str) -> bool:
+    """Tell whether a config of some method may have this key, or list item.
+
+    >>> is_key("adapter.target_modules[1]"), is_key("pod_script.py:12")
+    (True, False)
+    """
+    return any(schema_at(where.partition("[")[0], method) is not None for method in METHODS)

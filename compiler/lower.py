@@ -20,7 +20,7 @@ from podproof.compiler.pins import (
     POD_PINS,
     QLORA_PINS,
 )
-from podproof.compiler.schema import Config, EvalStrategy, plain
+from podproof.compiler.schema import Config, EvalStrategy, PodConfig, plain
 from podproof.runtime.plan import AdapterKind, Plan, PublishTo, ScorerPlan, Validator
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
@@ -57,7 +57,7 @@ def lower(config: Config) -> Run:
     )
     return Run(
         plan=plan,
-        pod=_pod_spec(config),
+        pod=pod_spec(config.pod),
         requirements=_requirements(config),
         gates_level=config.gates.level.value,
         gates_skip=tuple(sorted(config.gates.skip.items())),
@@ -130,8 +130,8 @@ def _requirements(config: Config) -> tuple[str, ...]:
     return tuple(sorted(f"{package}=={version}" for package, version in pins.items()))
 
 
-def _pod_spec(config: Config) -> PodSpec:
-    pod = config.pod
+def pod_spec(pod: PodConfig) -> PodSpec:
+    """Return the pod to rent, its mappings in one order."""
     return PodSpec(
         provider=pod.provider,
         image=pod.image,

@@ -6,10 +6,12 @@ composes and after, types are read by our own reader, and everything wrong is ra
 
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
 
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,24 +24,38 @@ from omegaconf.grammar.gen.OmegaConfGrammarParser import OmegaConfGrammarParser
 from omegaconf.grammar_parser import parse
 
 from podproof.compiler.errors import BadConfig
-from podproof.compiler.keys import did_you_mean, schema_at, unknown_key
+from podproof.compiler.folders import as_group, config_file, quoted
+from podproof.compiler.keys import is_key, schema_at, unknown_key
+from podproof.compiler.places import (
+    LocatedProblem,
+    Source,
+    in_order,
+    is_about,
+    located,
+    shown_path,
+)
 from podproof.compiler.rules import violations
-from podproof.compiler.schema import METHODS, SECTIONS, Config, plain, register_defaults
+from podproof.compiler.schema import METHODS, SECTIONS, Config, register_defaults
+from podproof.compiler.typed import typed
 from podproof.runtime.errors import Problem
-from podproof.runtime.reader import read_section
 
 CONFIG_MODULE = "podproof.conf"
 CONFIG_NAME = "config"
 
+_QUOTED = "mend the line; text with a colon, a bracket or a # needs quotes"
 _UNESCAPED = "refer to a key that exists, or escape the dollar: \\${...}"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a person typed: Hydra overrides, and a folder of their own configs if they have one."""
+    """What a person typed: Hydra overrides, and a folder of their own configs if they have one.
+
+    `experiment_dir` is a folder of experiments by any name: it stands for the group `experiment`.
+    """
 
     overrides: tuple[str, ...]
     config_dir: Path | None = None
+    experiment_dir: Path | None = None
 
 
 def read(request: Request) -> Config:
@@ -49,14 +65,29 @@ def read(request: Request) -> Config:
     unknown keys in YAML files, values of the wrong type, and the rules. When the chosen configs
     do not compose there are no values, and the last two are left for the next time.
     """
-    register_defaults()
-    _check_config_dir(request.config_dir)
-    with _hydra_at_rest(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
-        overrides, problems = _known_overrides(request)
-        composed, uncomposed = _compose([*_search_path(request), *overrides])
-        problems += [*uncomposed, *_resolving_choices(request, overrides)]
+    with _hydra(request):
+        try:
+            return _read(request)
+        except BadConfig as error:
+            raise BadConfig(*_located(request, error.problems)) from error.__cause__
+
+
+def locate(request: Request, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """Return the problems, those about a key with the file and line or override that set it."""
+    about_keys = [item for item in problems if is_key(item.where)]
+    if not about_keys:
+        return tuple(problems)
+    with _hydra(request):
+        places = dict(zip(about_keys, _located(request, about_keys), strict=True))
+    return tuple(places.get(item, item) for item in problems)
+
+
+def _read(request: Request) -> Config:
+    overrides, problems = _known_overrides(request)
+    composed, uncomposed = _compose(overrides)
+    problems += [*uncomposed, *_resolving_choices(request, overrides)]
     if composed is None:
-        raise BadConfig(*sorted(set(problems)))
+        raise BadConfig(*in_order(problems))
     return config_from(composed, problems)
 
 
@@ -64,13 +95,13 @@ def config_from(composed: DictConfig, problems: Sequence[Problem] = ()) -> Confi
     """Return the typed, checked Config of a composed one; raise BadConfig with every problem."""
     values, found, unread = _values(composed)
     wrong: list[Problem] = []
-    config = _typed(values, wrong)
+    config = typed(values, wrong)
     found += [*problems, *(problem for problem in wrong if problem.where not in unread)]
     # Rules run on whatever could be read, so that one command lists wrong types and broken rules.
     flagged = unread | {problem.where for problem in found}
-    found += [problem for problem in violations(config) if not _is_about(problem, flagged)]
+    found += [problem for problem in violations(config) if not is_about(problem, flagged)]
     if found:
-        raise BadConfig(*sorted(set(found)))
+        raise BadConfig(*in_order(found))
     return config
 
 
@@ -81,46 +112,80 @@ def sweep(request: Request, *, sweep_dir: Path, task: Callable[[Config], float |
     overrides that name no key, before any job runs, and for a job whose config is bad; what
     becomes of the other jobs then is the sweeper's own choice.
     """
-    register_defaults()
-    _check_config_dir(request.config_dir)
-    with _hydra_at_rest(), initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with _hydra(request):
         overrides, problems = _known_overrides(request)
         if problems:
-            raise BadConfig(*sorted(set(problems)))
-        typed = [*_search_path(request), f"hydra.sweep.dir={_quoted(sweep_dir)}", *overrides]
+            raise BadConfig(*_located(request, in_order(problems)))
+        lines = [f"hydra.sweep.dir={quoted(sweep_dir)}", *overrides]
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         try:
-            hydra.multirun(CONFIG_NAME, lambda composed: task(config_from(composed)), typed)
+            hydra.multirun(CONFIG_NAME, lambda composed: task(config_from(composed)), lines)
         except (HydraException, OmegaConfBaseException) as error:
             raise BadConfig(_composition_problem(error)) from error
 
 
-class _hydra_at_rest:  # noqa: N801 - reads as a phrase in a with statement
-    """Clear Hydra's process-wide state before and after, so that calls do not see each other."""
-
-    def __enter__(self) -> None:
-        GlobalHydra.instance().clear()
-
-    def __exit__(self, *_: object) -> None:
-        GlobalHydra.instance().clear()
-
-
-def _check_config_dir(config_dir: Path | None) -> None:
-    if config_dir is not None and not config_dir.is_dir():
-        what = f"{config_dir} is not a folder"
+@contextmanager
+def _hydra(request: Request) -> Iterator[None]:
+    """Set Hydra up for one request and leave no trace of it: the user's files first, then ours."""
+    register_defaults()
+    if request.config_dir is not None and not request.config_dir.is_dir():
+        what = f"{request.config_dir} is not a folder"
         raise BadConfig(Problem("--config-dir", what, "create it, or fix the path"))
+    GlobalHydra.instance().clear()
+    try:
+        with (
+            initialize_config_module(CONFIG_MODULE, version_base="1.3"),
+            as_group(request.experiment_dir) as experiments,
+        ):
+            for folder in (request.config_dir, experiments):
+                if folder is not None:
+                    _look_first_in(folder)
+            yield
+    finally:
+        GlobalHydra.instance().clear()
 
 
-def _search_path(request: Request) -> list[str]:
-    if request.config_dir is None:
+def _look_first_in(folder: Path) -> None:
+    # `hydra.searchpath` would put it after our own files, and a name that both have would be ours.
+    loader: Any = GlobalHydra.instance().config_loader()
+    search_path = loader.get_search_path()
+    anchor = search_path.get_path()[1].provider  # the first after Hydra's own
+    search_path.prepend(str(folder), f"file://{folder.resolve()}", anchor=anchor)
+    loader.repository.initialize_sources(search_path)
+
+
+def _located(request: Request, problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    parsed, _ = _parsed(request.overrides)
+    keys = {str(item.input_line): str(item.key_or_group) for item in parsed}
+    typed = [(keys.get(text, ""), text) for text in request.overrides]
+    return located(problems, tuple(_sources(request)), typed)
+
+
+def _sources(request: Request) -> Iterator[Source]:
+    """Yield every file the config was composed from, in the order they were merged."""
+    overrides, _ = _known_overrides(request)
+    for path, package in _chosen(overrides) or _named_experiment(overrides):
+        file = config_file(path, request.config_dir, request.experiment_dir)
+        if file is not None:
+            yield Source(file, package)
+
+
+def _chosen(overrides: list[str]) -> list[tuple[str, str]]:
+    """Return path and package of each config of the defaults list; empty when it cannot be made."""
+    loader = GlobalHydra.instance().config_loader()
+    try:
+        chosen = loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN).defaults
+    except Exception:  # the composition failed of the same, and its problem is on the list
         return []
-    return [f"hydra.searchpath=[{_quoted(f'file://{request.config_dir.resolve()}')}]"]
+    return [(str(item.config_path), item.package or "") for item in chosen]
 
 
-def _quoted(value: object) -> str:
-    escaped = str(value).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
+def _named_experiment(overrides: list[str]) -> list[tuple[str, str]]:
+    names = [
+        line.partition("=")[2].strip("'\"") for line in overrides if line.startswith("experiment=")
+    ]
+    return [(f"experiment/{name}", "") for name in names]
 
 
 def _known_overrides(request: Request) -> tuple[list[str], list[Problem]]:
@@ -131,7 +196,7 @@ def _known_overrides(request: Request) -> tuple[list[str], list[Problem]]:
     methods = tuple(METHODS)
     if any(schema_at(key, method) is None for key in keys for method in methods):
         # Composing takes longer than everything else here, so only what depends on it asks for it.
-        methods = _possible_methods([*_search_path(request), *_first_choices(groups)])
+        methods = _possible_methods(_first_choices(groups))
     known = []
     for item in parsed:
         key, line = str(item.key_or_group), str(item.input_line)
@@ -209,9 +274,15 @@ def _composition_problem(error: BaseException) -> Problem:
     if error.__cause__ is not None and not str(error).strip():
         # Hydra wraps what OmegaConf said of a file, and with it the key that it was said about.
         return _composition_problem(error.__cause__)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        what, file = f"is not valid YAML: {error.problem}", shown_path(Path(mark.name))
+        return LocatedProblem(file, what, _QUOTED, file=file, line=mark.line + 1)
     key = str(getattr(error, "full_key", None) or "config")
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = " ".join(lines) if key == "config" else lines[0]
+    if "Cannot merge DictConfig with ListConfig" in what:
+        return Problem("config", "a file holds a list where keys belong", "write `key: value`")
     return Problem(key, what, "`podproof compile --help` shows the syntax")
 
 
@@ -238,19 +309,14 @@ def _resolving_choices(request: Request, overrides: list[str]) -> list[Problem]:
     """Refuse resolvers in the defaults lists of the user's own files; the others are ours."""
     if request.config_dir is None:
         return []
-    loader = GlobalHydra.instance().config_loader()
-    lines = [*_search_path(request), *overrides]
     problems = []
-    try:
-        chosen = loader.compute_defaults_list(CONFIG_NAME, lines, RunMode.RUN).defaults
-    except Exception:  # the same composition failed a moment ago, and its problem is on the list
-        return []
-    for path in sorted({f"{item.config_path}.yaml" for item in chosen}):
-        if (request.config_dir / path).is_file():
-            raw = OmegaConf.to_container(OmegaConf.load(request.config_dir / path))
+    for path, _ in _chosen(overrides):
+        file = request.config_dir / f"{path}.yaml"
+        if file.is_file():
+            raw = OmegaConf.to_container(OmegaConf.load(file))
             defaults = raw.get("defaults") if isinstance(raw, dict) else None
             texts = (text for _, text in _texts_in(defaults, ""))
-            problems += [_resolver_problem(f"{path}: defaults", text) for text in texts]
+            problems += [_resolver_problem(f"{path}.yaml: defaults", text) for text in texts]
     return [problem for problem in problems if problem is not None]
 
 
@@ -332,59 +398,3 @@ class _Leaves:
     def _unread(self, where: str, what: str, way_out: str) -> None:
         self.problems.append(Problem(where, what, way_out))
         self.unread.add(where.partition("[")[0])
-
-
-def _is_about(problem: Problem, flagged: set[str]) -> bool:
-    """Tell whether a rule speaks of a value that could not be read, its section, or its parts."""
-    where = problem.where
-    return any(f"{key}.".startswith(f"{where}.") or where.startswith(f"{key}.") for key in flagged)
-
-
-def _typed(container: dict[str, Any], problems: list[Problem]) -> Config:
-    """Return the config as typed values; what cannot be read is a problem, and its default."""
-    values = dict(container)
-    raw_method = values.pop("method", None)
-    method = str(raw_method.get("name")) if isinstance(raw_method, Mapping) else "sft"
-    if method not in METHODS:
-        choices = ", ".join(METHODS)
-        problems.append(Problem("method.name", f"must be one of {choices}, got {method!r}"))
-        method, raw_method = "sft", plain(METHODS["sft"]())
-    values["method"] = raw_method
-    sections = {
-        key: _read_or_default(kind, values.pop(key, {}), key, problems, method)
-        for key, kind in {**SECTIONS, "method": METHODS[method]}.items()
-    }
-    head = _read_or_default(_Head, values, "", problems, method)
-    return Config(name=head.name, seed=head.seed, **sections)
-
-
-def _read_or_default(
-    kind: type[Any], value: Any, where: str, problems: list[Problem], method: str
-) -> Any:
-    found: list[Problem] = []
-    section = read_section(kind, value, where, found)
-    problems += [_with_way_out(problem, method) for problem in found]
-    if not found:
-        return section
-    repaired = plain(kind())
-    for key in repaired:
-        attempt = {**repaired, key: value.get(key) if isinstance(value, Mapping) else None}
-        ignored: list[Problem] = []
-        read_section(kind, attempt, where, ignored)
-        repaired = repaired if ignored else attempt
-    return read_section(kind, repaired, where, [])
-
-
-@dataclass(frozen=True)
-class _Head:
-    """The two fields that stand outside every section."""
-
-    name: str = "run"
-    seed: int = 42
-
-
-def _with_way_out(problem: Problem, method: str) -> Problem:
-    where = problem.where.lstrip(".")
-    if problem.what != "unknown field":
-        return Problem(where, problem.what, problem.way_out)
-    return Problem(where, "no such key", did_you_mean(where, method))

@@ -155,6 +155,7 @@ class GatesLevel(StrEnum):
 
     STATIC = "static"
     FAST = "fast"
+    FULL = "full"
 
 
 # Every gate there is, in order (harness/gates.py asks them; a test keeps the two alike).

@@ -8,14 +8,15 @@ import hashlib
 import json
 import re
 import sys
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from podproof.compiler.ir import PodScript
+from podproof.compiler.ir import PodScript, Run
+from podproof.compiler.keys import is_key
 from podproof.compiler.script import compile_run
+from podproof.compiler.script_file import metadata_blocks
 from podproof.compiler.wire import is_same_program, wire_form
 from podproof.runtime.errors import Problem
-from podproof.runtime.plan import plan_to_json
+from podproof.runtime.plan import Plan, Validator, plan_to_json
 
 RECOMPILE = "compile the script again; it is never edited by hand"
 
@@ -26,7 +27,22 @@ IMPORT_NAMES = {
     "liger-kernel": {"liger_kernel"},
 }
 # What the pinned packages bring along and the script imports by name.
-BROUGHT_ALONG = {"transformers": {"numpy", "safetensors"}, "torch": {"numpy"}}
+BROUGHT_ALONG = {
+    "transformers": {"numpy", "safetensors"},
+    "torch": {"numpy"},
+    "jsonschema": {"referencing"},
+}
+
+
+def _holds_answers_against_a_schema(plan: Plan) -> bool:
+    return plan.predictions.enabled and Validator.JSON_SCHEMA in plan.predictions.validators
+
+
+# Imported in a function that only some plans call, and so pinned for those only.
+ASKED_FOR: Mapping[str, Callable[[Plan], bool]] = {
+    "jsonschema": _holds_answers_against_a_schema,
+    "referencing": _holds_answers_against_a_schema,
+}
 
 # Shapes of credentials that must never stand in a script. Sources: the issuers' own documents.
 SECRET_SHAPES = {
@@ -53,12 +69,12 @@ def artefact_problems(script: PodScript) -> tuple[Problem, ...]:
         *_identity(script),
         *_wire(script.text),
         *_undefined_names(script.text),
-        *_foreign_imports(tree, script.run.requirements),
+        *_foreign_imports(tree, script.run),
         *_effects(tree),
         *_unset_variables(tree, script),
         *_plan(tree, script),
         *_metadata(script),
-        *_secrets(script.text),
+        *_secrets(script),
     )
 
 
@@ -97,8 +113,9 @@ def _undefined_names(text: str) -> Iterator[Problem]:
             yield Problem(place.rstrip(":"), what, RECOMPILE)
 
 
-def _foreign_imports(tree: ast.Module, requirements: tuple[str, ...]) -> Iterator[Problem]:
-    available = _importable(requirements)
+def _foreign_imports(tree: ast.Module, run: Run) -> Iterator[Problem]:
+    available = _importable(run.requirements)
+    available |= {root for root, is_asked in ASKED_FOR.items() if not is_asked(run.plan)}
     top_level = set(map(id, tree.body))
     for node in ast.walk(tree):
         for name in _imported(node):
@@ -183,22 +200,58 @@ def _refuse_constant(name: str) -> None:
 
 
 def _metadata(script: PodScript) -> Iterator[Problem]:
-    """Check the inline script metadata as PEP 723 defines it; its regular expression is quoted."""
-    pattern = r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$"
-    blocks = [match for match in re.finditer(pattern, script.text) if match["type"] == "script"]
+    """Ask that the inline script metadata names the packages that were pinned, and no others."""
+    try:
+        blocks = metadata_blocks(script.text)
+    except ValueError as error:
+        yield Problem("pod_script.py", f"its metadata is no TOML: {error}", RECOMPILE)
+        return
     if len(blocks) != 1:
         yield Problem("pod_script.py", f"has {len(blocks)} metadata blocks, not one", RECOMPILE)
-        return
-    lines = blocks[0]["content"].splitlines()
-    content = "\n".join(line[2:] if line.startswith("# ") else line[1:] for line in lines)
-    if tuple(tomllib.loads(content).get("dependencies", ())) != script.run.requirements:
+    elif tuple(blocks[0].get("dependencies", ())) != script.run.requirements:
         yield Problem("pod_script.py", "its metadata names other packages", RECOMPILE)
 
 
-def _secrets(text: str) -> Iterator[Problem]:
+def _secrets(script: PodScript) -> Iterator[Problem]:
+    """Find what looks like a credential, by the key that holds it, else by the line; show none."""
+    way_out = "take it out of the config; name a RunPod secret in pod.secrets instead"
+    leaves = tuple(_leaves(json.loads(plan_to_json(script.run.plan)), ""))
     for kind, shape in SECRET_SHAPES.items():
-        match = shape.search(text)
-        if match is not None:
-            line = text.count("\n", 0, match.start()) + 1
-            way_out = "take it out of the config; name a RunPod secret in pod.secrets instead"
-            yield Problem(f"pod_script.py:{line}", f"holds what looks like {kind}", way_out)
+        what = f"holds what looks like {kind}"
+        keys = [_config_key(key) for key, text in leaves if shape.search(text)]
+        yield from (Problem(key, what, way_out) for key in keys)
+        match = shape.search(script.text)
+        if match is not None and not keys:
+            line = script.text.count("\n", 0, match.start()) + 1
+            yield Problem(f"pod_script.py:{line}", what, way_out)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text with everything that looks like a credential struck out.
+
+    >>> without_secrets("model.revision=hf_" + 30 * "a")
+    'model.revision=***'
+    """
+    for shape in SECRET_SHAPES.values():
+        text = shape.sub("***", text)
+    return text
+
+
+def _leaves(value: object, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _leaves(item, f"{where}[{index}]")
+    elif isinstance(value, str):
+        yield where, value
+
+
+def _config_key(plan_key: str) -> str:
+    """Return the key of the config that a value of the plan comes from."""
+    section, _, rest = plan_key.partition(".")
+    if section != "arguments":
+        return plan_key
+    sections = ("trainer", "method", "trainer.extra")
+    return next(f"{name}.{rest}" for name in sections if is_key(f"{name}.{rest}"))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from podproof.compiler.errors import BadConfig
+from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript
 from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
@@ -17,7 +17,7 @@ from podproof.harness.properties import PROPERTIES, broken_properties
 from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
 from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused, Surroundings
-from podproof.runtime.errors import Problem
+from podproof.runtime.errors import PodproofError, Problem
 
 # Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
 EXAMPLES = 60
@@ -95,17 +95,35 @@ def clear(
     return Cleared(script, tuple(verdicts))
 
 
-def refused_config(error: BadConfig) -> Refused:
+def refused_config(error: BadConfig, seconds: float = 0.0) -> Refused:
     """Return the refusal of a config that never became a script."""
-    verdict = GateVerdict(
-        gate="config",
-        level=Level.STATIC,
-        outcome=Outcome.REFUSED,
-        summary=f"{len(error.problems)} problems",
-        problems=tuple(error.problems),
-        seconds=0.0,
+    return _refusal("config", error, seconds)
+
+
+def refused_script(error: BadScript) -> Refused:
+    """Return the refusal of a file that is no script of ours."""
+    return _refusal("artefact", error, 0.0)
+
+
+def verdict_of(gate_id: str, script: PodScript, surroundings: Surroundings) -> GateVerdict:
+    """Ask one gate, and the artefact gate before it where it runs the script's code.
+
+    The config gate has passed where there is a script.
+    """
+    if gate_id == "config":
+        return _config_verdict()
+    gate = next(gate for gate in GATES if gate.gate_id == gate_id)
+    before = [verdict_of("artefact", script, surroundings)] if gate.needs_sound_script else []
+    return _verdict(gate, script, surroundings, before)
+
+
+def _refusal(gate: str, error: PodproofError, seconds: float) -> Refused:
+    count = len(error.problems)
+    summary = f"{count} problem{'' if count == 1 else 's'}"
+    problems = tuple(error.problems)
+    return Refused(
+        None, (GateVerdict(gate, Level.STATIC, Outcome.REFUSED, summary, problems, seconds),)
     )
-    return Refused(None, (verdict,))
 
 
 def _config_verdict() -> GateVerdict:

@@ -329,6 +329,9 @@ PROPERTIES: Mapping[str, Callable[[Subject, int], None]] = {
 }
 
 
+_WAY_OUT = "mend the formula, choose scorer=robust, or say why in gates.skip.scorer"
+
+
 def broken_properties(
     code: Any,
     plan: ScorerPlan,
@@ -343,7 +346,8 @@ def broken_properties(
             check(subject, examples)
         except (Exception, HypothesisException) as error:
             law = (check.__doc__ or name).splitlines()[0].removeprefix("Ask that").lstrip(", ")
-            problems.append(Problem(f"scorer.{name}", f"does not hold: {law} {_shown(error)}"))
+            what = f"does not hold: {law} {_shown(error)}"
+            problems.append(Problem(f"scorer.{name}", what, _WAY_OUT))
     return tuple(problems)
 
 

@@ -1,8 +1,10 @@
 """What the gates say: one verdict each, and the value that lets a script be launched."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from podproof.compiler.ir import PodScript
 from podproof.runtime.errors import Problem
@@ -41,7 +43,10 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused."""
+    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused.
+
+    `details` are figures for machines and reports, as JSON values.
+    """
 
     gate: str
     level: Level
@@ -49,6 +54,7 @@ class GateVerdict:
     summary: str
     problems: tuple[Problem, ...]
     seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

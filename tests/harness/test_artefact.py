@@ -102,5 +102,28 @@ def test_a_credential_in_the_config_is_refused_without_being_shown(secret: str) 
 
     problems = artefact_problems(script)
 
-    assert any("holds what looks like" in problem.what for problem in problems)
+    found = {problem.where for problem in problems if "holds what looks like" in problem.what}
+    assert found == {"model.revision"}
     assert secret not in "".join(map(str, problems))
+
+
+def test_a_credential_among_the_arguments_is_found_by_the_key_that_was_written() -> None:
+    script = script_of("experiment=tiny_sft", f"trainer.extra.run_name=ghp_{'c' * 36}")
+
+    assert {problem.where for problem in artefact_problems(script)} == {"trainer.extra.run_name"}
+
+
+def test_a_credential_in_the_program_is_found_by_its_line(tamper: Tamper) -> None:
+    script = tamper("FLUSH_SECONDS = 30.0", f"FLUSH_SECONDS = 'ghp_{'c' * 36}'")
+
+    found = [item.where for item in artefact_problems(script) if "looks like" in item.what]
+    assert [where.partition(":")[0] for where in found] == ["pod_script.py"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [("predictions=text",), ("predictions=json", "+predictions.json_schema.type=object")],
+    ids=["text", "json"],
+)
+def test_a_script_with_predictions_imports_only_what_it_asks_for(asked: tuple[str, ...]) -> None:
+    assert artefact_problems(script_of("experiment=tiny_sft", *asked)) == ()

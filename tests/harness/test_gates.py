@@ -8,7 +8,6 @@ from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
 from podproof.compiler.schema import GATE_IDS
 from podproof.harness.gates import GATES, clear, refused_config
-from podproof.harness.report import result_to_dict
 from podproof.harness.verdict import Cleared, Outcome, Refused, Surroundings
 from podproof.runtime.errors import Problem
 from tests.harness.conftest import AT_HAND, Tamper, script_of
@@ -112,7 +111,7 @@ def test_a_gate_that_breaks_refuses(sound: PodScript) -> None:
 def test_a_config_that_never_became_a_script_is_a_refusal_of_the_config_gate() -> None:
     result = refused_config(BadConfig(Problem("trainer.lr", "no such key")))
 
-    assert result_to_dict(result)["cleared"] is False
+    assert isinstance(result, Refused)
     assert result.verdicts[0].gate == "config"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from podproof.cli.terminal import EXIT_INTERRUPTED, err, print_json, show_error
+from podproof.compiler.places import problem_to_dict
 from podproof.runtime.errors import PodproofError
 from podproof.runtime.plan import Objective
 
@@ -20,6 +21,7 @@ examples:
   podproof compile experiment=tiny_sft
   podproof compile experiment=tiny_dpo trainer.learning_rate=1e-4 method.beta=0.2 --config-dir mine
   podproof verify experiment=tiny_orpo --json
+  podproof verify --all mine/experiment --level static --html report.html
   podproof launch experiment=tiny_sft
   podproof launch -m experiment=tiny_sft trainer.learning_rate=1e-3,3e-3
   podproof show tiny-sft
@@ -52,10 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print_json(
                 {
                     "error": error.error_id,
-                    "problems": [
-                        {"where": item.where, "what": item.what, "way_out": item.way_out}
-                        for item in error.problems
-                    ],
+                    "problems": [problem_to_dict(item) for item in error.problems],
                 }
             )
         else:
@@ -95,12 +94,26 @@ def _add_config_verbs(verbs: _Verbs) -> None:
     compile_verb.add_argument("-o", "--output", metavar="DIR", help="write here (outputs/NAME)")
     verify_verb = _verb(verbs, "verify", "ask every gate; exit 0 cleared, 1 refused")
     verify_verb.add_argument("-o", "--output", metavar="DIR", help="write script and verdicts here")
+    _add_verify_options(verify_verb)
     launch_verb = _verb(verbs, "launch", "verify, then run it on a pod and follow it to its end")
     launch_verb.add_argument("-m", "--multirun", action="store_true", help="Hydra's own sweep")
     launch_verb.add_argument("--run-id", metavar="ID", help="launch, or go on with, this very run")
     for verb in (compile_verb, verify_verb, launch_verb):
         verb.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDE_HELP)
         verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
+
+
+def _add_verify_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--script", metavar="FILE", help="verify a pod_script.py as it stands")
+    what = "verify every experiment of a folder: files, or a folder of configs with experiment/"
+    verb.add_argument("--all", metavar="DIR", help=what)
+    what = "how much is proven (the config's own gates.level)"
+    verb.add_argument("--level", choices=("static", "fast", "full"), help=what)
+    what = "how many experiments at once (one for each core)"
+    verb.add_argument("--jobs", type=int, metavar="N", help=what)
+    verb.add_argument("--junit", metavar="FILE", help="write the verdicts as JUnit XML too")
+    verb.add_argument("--sarif", metavar="FILE", help="write the problems as SARIF 2.1.0 too")
+    verb.add_argument("--html", metavar="FILE", help="write a page for people too")
 
 
 def _add_run_verbs(verbs: _Verbs) -> None:
@@ -151,7 +164,7 @@ def _run_verb(options: argparse.Namespace) -> int:
 
 _VERBS = {
     "compile": ("scripts", "compile_config"),
-    "verify": ("scripts", "verify_config"),
+    "verify": ("verifying", "verify_any"),
     "launch": ("launching", "launch_config"),
     "runs": ("records", "list_all"),
     "show": ("records", "show_one"),

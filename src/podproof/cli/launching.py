@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from podproof.cli.scripts import compiled, data_roots, request_of, surroundings
+from podproof.cli.scripts import compiled, request_of
 from podproof.cli.terminal import (
     EXIT_INTERRUPTED,
     EXIT_OUT_OF_TIME,
@@ -34,6 +34,7 @@ from podproof.compiler.schema import Config
 from podproof.compiler.script import compile_run
 from podproof.harness.gates import clear
 from podproof.harness.report import verdict_table
+from podproof.harness.surroundings import data_roots, surroundings
 from podproof.harness.verdict import Cleared
 from podproof.launcher.client import PodClient, PodState
 from podproof.launcher.launch import LaunchOrder, Patience, launch

@@ -1,7 +1,6 @@
 """What every verb shares: where things are kept, consoles, progress, and how errors are shown."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from podproof.compiler.errors import BadConfig
+from podproof.compiler.places import LocatedProblem
+from podproof.harness.surroundings import home as home  # noqa: PLC0414 - every verb asks for it here
 from podproof.runtime.errors import PodproofError, Problem
 
 EXIT_REFUSED = 1
@@ -21,19 +22,6 @@ EXIT_INTERRUPTED = 130
 
 # Written to a pipe a table keeps this width, so that nothing is folded by accident.
 _PIPE_WIDTH = 160
-
-
-def home() -> Path:
-    """Return the folder of the store, the local pods and the volumes.
-
-    PODPROOF_HOME if set, else the platform's folder for user data.
-    """
-    chosen = os.environ.get("PODPROOF_HOME")
-    if chosen:
-        return Path(chosen).expanduser().resolve()
-    from platformdirs import user_data_path
-
-    return user_data_path("podproof")
 
 
 def out() -> Console:
@@ -68,6 +56,8 @@ def show_error(error: PodproofError) -> None:
 
 def _problem_lines(problem: Problem) -> Text:
     text = Text("  ").append(problem.where, style="bold").append(f": {problem.what}")
+    if isinstance(problem, LocatedProblem):
+        text.append(f"\n    {problem.place}")
     if problem.way_out:
         text.append(f"\n    way out: {problem.way_out}", style="cyan")
     return text
