@@ -1,10 +1,13 @@
 """What the gates say: one verdict each, and the value that lets a script be launched."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from podproof.compiler.ir import PodScript
+from podproof.compiler.throughput import PastRun
 from podproof.runtime.errors import Problem
 
 
@@ -32,16 +35,21 @@ class Surroundings:
     """What a gate may look at beside the script.
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
-    what it remembers; without one nothing is remembered.
+    what it remembers; without one nothing is remembered. `past_runs` are what runs got done
+    before.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
+    past_runs: tuple[PastRun, ...] = ()
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused."""
+    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused.
+
+    `details` are further findings as JSON values, for machines.
+    """
 
     gate: str
     level: Level
@@ -49,6 +57,7 @@ class GateVerdict:
     summary: str
     problems: tuple[Problem, ...]
     seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
