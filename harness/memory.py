@@ -24,7 +24,7 @@ _LINES = frozenset({DataSource.JSONL, DataSource.CSV})
 _LARGEST_JSON = 50 * 2**20
 # As many devices as a summary has room for.
 _SHOWN = 3
-_TWO_DIGITS = 9.95
+_TWO_DIGITS, _TWO_HOURS = 9.95, 2.0
 
 
 def memory_answer(
@@ -41,8 +41,13 @@ def memory_answer(
     needs = estimate(run, rows=rows, past_runs=surroundings.past_runs)
     if isinstance(needs, NotEstimated):
         return f"memory not estimated: {needs.reason}", (), {"not_estimated": needs.reason}
+    details = {
+        **details_of(needs),
+        "adapter": run.plan.adapter.kind.value,
+        "processes": max(1, run.plan.gpu_count) * run.plan.node_count,
+    }
     problems = (*_too_small(run, needs), *_too_long(run, needs), *_too_dear(run, needs))
-    return "; ".join(_summary(needs)), problems, details_of(needs)
+    return "; ".join(_summary(needs)), problems, details
 
 
 def rows_seen(plan: DataPlan, roots: Sequence[Path]) -> RowsSeen | None:
@@ -67,6 +72,7 @@ def details_of(needs: Estimate) -> dict[str, Any]:
         "memory_parts_gb": parts,
         "least_memory_gb": round(needs.least_bytes / GB, 3),
         "rows_of_tokens": needs.length,
+        "flops_per_token": needs.flops_per_token,
         "train_tokens": None if needs.train_tokens is None else _pair(needs.train_tokens),
         "devices": [
             {
@@ -201,7 +207,18 @@ def _device_words(device: DeviceEstimate) -> str:
     if device.hours is None:
         return f"{name}: {step}{learnt}, rows not counted"
     cost = "" if device.usd is None else f", {_span(device.usd)} USD"
-    return f"{name}: {step}, {_span(device.hours)} h{cost}{learnt}"
+    return f"{name}: {step}, {_duration(device.hours)}{cost}{learnt}"
+
+
+def _duration(hours: Interval) -> str:
+    """Return hours in words, in minutes where they are few.
+
+    >>> _duration(Interval(0.1, 0.5)), _duration(Interval(2.0, 30.0))
+    ('6.0 to 30 min in all', '2.0 to 30 h in all')
+    """
+    if hours.high < _TWO_HOURS:
+        return f"{_span(hours.times(60))} min in all"
+    return f"{_span(hours)} h in all"
 
 
 def _span(interval: Interval) -> str:

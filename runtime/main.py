@@ -345,11 +345,18 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
 
 
 def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
-    body = {**_versions(), "device": str(trainer.args.device)}
+    body = {**_versions(), "device": str(trainer.args.device), "gpu": _gpu_name(trainer.args)}
     where = {"output": str(run.surroundings.output)}
     run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
         run.notice(what)
+
+
+def _gpu_name(arguments: Any) -> str | None:
+    import torch
+
+    is_gpu = arguments.device.type == "cuda"
+    return torch.cuda.get_device_name(arguments.device) if is_gpu else None
 
 
 def _versions() -> dict[str, str]:

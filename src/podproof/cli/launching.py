@@ -118,6 +118,7 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     """Launch, follow to the end, and return the record; a local pod never outlives us."""
     script = cleared.script
     run_id = run_id or new_run_id(script.run.plan.name)
+    _record_estimate(cleared, store, run_id)
     try:
         with _place(script, store, run_id) as place:
             try:
@@ -133,6 +134,13 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     if outcome is not Outcome.ENDED_ITSELF:
         _record_interruption(store, run_id, outcome)
     return store.run(run_id)
+
+
+def _record_estimate(cleared: Cleared, store: Store, run_id: str) -> None:
+    """Note what the memory gate said, so that later estimates can learn from the run."""
+    for verdict in cleared.verdicts:
+        if verdict.gate == "memory" and verdict.details:
+            store.record_estimate(run_id, verdict.details)
 
 
 def _take_in_events(store: Store, place: Place) -> None:

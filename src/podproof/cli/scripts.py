@@ -18,6 +18,7 @@ from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run, manifest, write_script
+from podproof.compiler.throughput import PastRun
 from podproof.harness.verdict import Surroundings
 
 
@@ -28,8 +29,24 @@ def request_of(options: argparse.Namespace) -> Request:
 
 
 def surroundings() -> Surroundings:
-    """Return what the gates may look at: data here and in the shipped examples, and our home."""
-    return Surroundings(data_roots(), home())
+    """Return what the gates may look at: data, our home, and what runs got done before."""
+    return Surroundings(data_roots(), home(), past_runs())
+
+
+def past_runs() -> tuple[PastRun, ...]:
+    """Return what the runs in our store got done; none from a store that is not there or broken."""
+    path = home() / "podproof.db"
+    if not path.is_file():
+        return ()
+    from podproof.monitor.errors import StoreUnavailable
+    from podproof.monitor.store import open_store
+
+    try:
+        with open_store(path) as store:
+            return store.past_runs()
+    except StoreUnavailable:
+        # A launch will say what is wrong with it; a gate can do without what it remembers.
+        return ()
 
 
 def data_roots() -> tuple[Path, ...]:
