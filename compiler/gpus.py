@@ -63,13 +63,17 @@ def priced_on() -> str:
 def nearest_gpu(name: str) -> str | None:
     """Return the id of a GPU that was probably meant; None when none comes close.
 
-    >>> nearest_gpu("RTX 4090")
+    One with the same number is closer than any other.
+
+    >>> nearest_gpu("NVIDIA RTX 4090")
     'NVIDIA GeForce RTX 4090'
     """
-    ids = {gpu_id.lower(): gpu_id for gpu_id in gpus()}
-    displayed = {gpu.display_name.lower(): gpu.gpu_id for gpu in gpus().values()}
-    known = {**ids, **displayed}
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
+    known = {gpu.display_name.lower(): gpu.gpu_id for gpu in gpus().values()}
+    known |= {gpu_id.lower(): gpu_id for gpu_id in gpus()}
+    numbers = {word for word in name.lower().split() if any(map(str.isdigit, word))}
+    numbered = [text for text in known if numbers & set(text.split())]
+    near = difflib.get_close_matches(name.lower(), numbered, n=1, cutoff=0.0)
+    near = near or difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.6)
     return known[near[0]] if near else None
 
 

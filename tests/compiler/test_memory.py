@@ -25,7 +25,7 @@ from tests.compiler.shapes import adapter, config_of, model_of, setup, shape_of,
 
 FULL = adapter(AdapterKind.NONE)
 LORA, QLORA = adapter(AdapterKind.LORA), adapter(AdapterKind.QLORA)
-LARGE = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
+LARGE: dict[str, Any] = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 8}
 OPTIMS = ("adamw_torch_fused", "adamw_8bit", "paged_adamw_8bit", "sgd", "adafactor", "no such")
 
 SETUPS = st.builds(
