@@ -23,7 +23,8 @@ from podproof.compiler.trainable import trainable_parameters
 from podproof.compiler.workload import RowsSeen, workload
 
 CPU = "cpu"
-# Rows that are not packed may be short; a batch of rows this long is the least that is certain.
+# Rows that are not packed may be short; a batch of rows this long is the least that is certain. Few
+# rows may leave a packed one half empty.
 _SHORT_ROW = 32
 
 
@@ -91,7 +92,7 @@ def estimate(
 
 def _least_bytes(run: Run, architecture: Architecture) -> float:
     setup = smallest(run.plan)
-    length = setup.length if setup.is_packed else min(setup.length, _SHORT_ROW)
+    length = setup.length // 2 if setup.is_packed else min(setup.length, _SHORT_ROW)
     return memory_need(architecture, setup, length).total.low
 
 

@@ -60,6 +60,11 @@ def priced_on() -> str:
     return str(_table()["priced_on"])
 
 
+def sources() -> Mapping[str, str]:
+    """Return where the table's figures are from, by their names."""
+    return dict(_table()["sources"])
+
+
 def nearest_gpu(name: str) -> str | None:
     """Return the id of a GPU that was probably meant; None when none comes close.
 

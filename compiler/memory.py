@@ -26,6 +26,7 @@ _TILE_TOKENS, _TILE_VOCABULARY = 4096, 32768
 # What a process takes before any tensor: CUDA's context, cuBLAS, and with others NCCL's buffers.
 _CONTEXT = Interval(0.3 * GB, 1.2 * GB)
 _NCCL = Interval(0.1 * GB, 1.5 * GB)
+_STEPS_BY_LAYER = ("layerwise", "lomo")
 # PyTorch's allocator keeps blocks that fit nothing any more; of what batches come and go with.
 _FRAGMENTS = 0.15
 
@@ -103,12 +104,14 @@ def reference(architecture: Architecture, setup: TrainingSetup) -> Interval:
 def gradients(architecture: Architecture, setup: TrainingSetup) -> Interval:
     """Return one gradient for each trained weight, as wide as it.
 
-    Of several GPUs that each hold a whole model, DDP has a second copy in its buckets.
+    Of several GPUs that each hold a whole model, DDP has a second copy in its buckets. Optimizers
+    that step layer by layer hold one layer's, and offloading takes them to the host.
     """
-    held = trainable_parameters(architecture, setup.adapter) * trained_width(setup)
+    held = float(trainable_parameters(architecture, setup.adapter) * trained_width(setup))
+    is_passing = setup.is_offloaded or setup.optim.endswith(_STEPS_BY_LAYER)
     if setup.parts_gradients:
-        return Interval(held / setup.ranks, 2 * held / setup.ranks)
-    return Interval(held, held * (2 if setup.ranks > 1 else 1))
+        return Interval(0.0 if is_passing else held / setup.ranks, 2 * held / setup.ranks)
+    return Interval(0.0 if is_passing else held, held * (2 if setup.ranks > 1 else 1))
 
 
 def optimizer(architecture: Architecture, setup: TrainingSetup) -> Interval:
@@ -224,7 +227,6 @@ def _evaluation(architecture: Architecture, setup: TrainingSetup, length: int) -
 _PLAIN: Mapping[str, int] = {
     "adamw_torch": 2,
     "adamw_torch_fused": 2,
-    "adamw_apex_fused": 2,
     "stable_adamw": 2,
     "schedule_free_adamw": 2,
     "schedule_free_radam": 2,
@@ -235,6 +237,7 @@ _PLAIN: Mapping[str, int] = {
 }
 # Bytes for each weight, whatever its width; with 8 bits and a little for the scales of blocks.
 _STATED: Mapping[str, Interval] = {
+    "adamw_apex_fused": Interval(4.0, 8.0),
     "adamw": Interval(8.0, 8.0),
     "adamw_32bit": Interval(8.0, 8.0),
     "adamw_8bit": Interval(2.0, 2.1),

@@ -51,7 +51,7 @@ class TrainingSetup:
     is_offloaded: bool
     ranks: int
     evaluates: bool
-    has_reference: bool
+    is_compared: bool
 
     @property
     def sequences_per_row(self) -> int:
@@ -62,6 +62,11 @@ class TrainingSetup:
     def trains_all(self) -> bool:
         """Tell whether every weight is trained."""
         return self.adapter.kind is AdapterKind.NONE
+
+    @property
+    def has_reference(self) -> bool:
+        """Tell whether a frozen copy is held to compare with; adapters are lifted off instead."""
+        return self.is_compared and self.trains_all
 
     @property
     def is_quantized(self) -> bool:
@@ -109,7 +114,7 @@ def setup_of(plan: Plan) -> TrainingSetup:
         is_offloaded=_is_offloaded(arguments),
         ranks=max(1, plan.gpu_count) * plan.node_count,
         evaluates=arguments.get("eval_strategy", "no") != "no",
-        has_reference=_has_reference(plan),
+        is_compared=_is_compared(plan),
     )
 
 
@@ -152,6 +157,6 @@ def _is_offloaded(arguments: Mapping[str, Any]) -> bool:
     return any(zero_offloads) or any(fsdp_offloads)
 
 
-def _has_reference(plan: Plan) -> bool:
-    is_full_dpo = plan.method is MethodName.DPO and plan.adapter.kind is AdapterKind.NONE
-    return is_full_dpo and not plan.arguments.get("precompute_ref_log_probs")
+def _is_compared(plan: Plan) -> bool:
+    is_precomputed = bool(plan.arguments.get("precompute_ref_log_probs"))
+    return plan.method is MethodName.DPO and not is_precomputed

@@ -14,7 +14,7 @@ from podproof.compiler.gpus import Gpu
 from podproof.compiler.interval import Interval
 from podproof.compiler.setup import TrainingSetup
 from podproof.compiler.trainable import adapter_parameters
-from podproof.runtime.plan import AdapterKind, MethodName
+from podproof.runtime.plan import AdapterKind
 
 # The share of the dense bfloat16 peak that trainers of this kind were seen to reach, counting
 # what is computed again: Llama 3 says 38 to 43 % on H100, torchtitan and others 30 to 60 %, and
@@ -55,21 +55,24 @@ class Workload:
     micro_batches: Interval
 
 
-def flops_per_token(architecture: Architecture, setup: TrainingSetup, length: int) -> float:
+def flops_per_token(
+    architecture: Architecture, setup: TrainingSetup, length: int, *, in_head: bool = True
+) -> float:
     """Return the operations that training on one token takes, in sequences of that length.
 
     Kaplan et al. 2020, section 2.1: a product costs 2 for each weight, forward; the gradients of
     its input and of its weight as much again each. Frozen weights have no gradient of their own,
     adapters have all three. Attention adds 2 q length a layer, forward and causal. Checkpointing
-    computes the layers once more, and DPO's reference is one more pass forward.
+    computes the layers once more, and DPO's reference is one more pass forward. A token without a
+    label, such as those of a prompt, never gets to the head: `in_head=False`.
     """
     layers = _forward_layers(architecture, length)
-    head = 2.0 * architecture.vocabulary * architecture.hidden
+    head = 2.0 * architecture.vocabulary * architecture.hidden * in_head
     passes = 3 if setup.trains_all else 2
     adapters = 0 if setup.trains_all else 6 * adapter_parameters(architecture, setup.adapter)
     again = layers if setup.has_checkpointing else 0.0
-    is_compared = setup.method is MethodName.DPO and (setup.has_reference or not setup.trains_all)
-    return passes * (layers + head) + adapters + again + (layers + head if is_compared else 0.0)
+    compared = layers + head if setup.is_compared else 0.0
+    return passes * (layers + head) + adapters + again + compared
 
 
 def forward_flops_per_token(architecture: Architecture, length: int) -> float:
@@ -141,19 +144,18 @@ def training_hours(
 
     Loading the model, saving and delivering are not in it.
     """
-    short, long = (_operations(architecture, setup, work, length) for length in (1, setup.length))
-    seconds = Interval(short.low, long.high).over(speed.times(float(setup.ranks)))
+    training = work.train_tokens.times(
+        flops_per_token(architecture, setup, 1, in_head=False),
+        flops_per_token(architecture, setup, setup.length),
+    )
+    evaluating = work.eval_tokens.times(
+        _forward_layers(architecture, 1), forward_flops_per_token(architecture, setup.length)
+    )
+    seconds = (training + evaluating).over(speed.times(float(setup.ranks)))
     launching = _LAYER_S.times(architecture.layers).times(
         work.micro_batches.low, work.micro_batches.high
     )
     return (seconds + launching).times(1 / 3600)
-
-
-def _operations(
-    architecture: Architecture, setup: TrainingSetup, work: Workload, length: int
-) -> Interval:
-    trained = work.train_tokens.times(flops_per_token(architecture, setup, length))
-    return trained + work.eval_tokens.times(forward_flops_per_token(architecture, length))
 
 
 def _forward_layers(architecture: Architecture, length: int) -> float:

@@ -56,7 +56,7 @@ def setup(**changes: Any) -> TrainingSetup:
         "is_offloaded": False,
         "ranks": 1,
         "evaluates": True,
-        "has_reference": False,
+        "is_compared": False,
     }
     return TrainingSetup(**{**fields, **changes})
 

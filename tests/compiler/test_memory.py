@@ -39,7 +39,7 @@ SETUPS = st.builds(
     has_checkpointing=st.booleans(),
     optim=st.sampled_from(OPTIMS),
     ranks=st.sampled_from((1, 2, 8)),
-    has_reference=st.booleans(),
+    is_compared=st.booleans(),
 )
 LENGTHS = st.integers(8, 8192)
 
@@ -115,7 +115,7 @@ def test_more_rows_longer_rows_and_more_layers_need_no_less(
 
 @given(SETUPS, LENGTHS)
 def test_what_is_trained_less_needs_no_more(given: TrainingSetup, length: int) -> None:
-    given = replace(given, weight_bytes=2, has_reference=False)
+    given = replace(given, weight_bytes=2, is_compared=False)
 
     def standing(kind: Any) -> Interval:
         parts = need(replace(given, adapter=kind), length).parts
@@ -173,8 +173,9 @@ def test_four_bit_adapters_are_half_precision_but_for_orpo() -> None:
 def test_a_reference_model_is_as_large_as_the_model() -> None:
     shape = shape_of(**LARGE)
 
-    assert reference(shape, setup(has_reference=True)).low == 2 * shape.parameters
-    assert reference(shape, setup(has_reference=False)).high == 0
+    assert reference(shape, setup(is_compared=True)).low == 2 * shape.parameters
+    assert reference(shape, setup(is_compared=True, adapter=LORA)).high == 0
+    assert reference(shape, setup(is_compared=False)).high == 0
 
 
 def test_orpo_holds_whole_logits_where_others_hold_tiles() -> None:
@@ -249,3 +250,9 @@ def test_the_smallest_batches_are_those_that_recovery_comes_down_to() -> None:
     found = smallest(plan)
 
     assert (found.batch, found.accumulation, found.eval_batch) == (4, 4, 1)
+
+
+@pytest.mark.parametrize("optim", ["galore_adamw_layerwise", "lomo", "adalomo"])
+def test_what_steps_layer_by_layer_may_hold_no_gradients(optim: str) -> None:
+    assert gradients(shape_of(), setup(optim=optim)).low == 0
+    assert gradients(shape_of(), setup(optim="adamw_torch")).low > 0

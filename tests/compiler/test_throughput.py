@@ -70,9 +70,10 @@ def test_recomputation_and_a_reference_cost_a_pass_forward_each() -> None:
     shape = shape_of()
     plain = flops_per_token(shape, setup(), LENGTH)
     again = flops_per_token(shape, setup(has_checkpointing=True), LENGTH)
-    compared = flops_per_token(shape, setup(method=MethodName.DPO, has_reference=True), LENGTH)
+    compared = flops_per_token(shape, setup(method=MethodName.DPO, is_compared=True), LENGTH)
 
     assert plain < again < compared
+    assert flops_per_token(shape, setup(), LENGTH, in_head=False) < plain
     assert compared - plain == forward_flops_per_token(shape, LENGTH)
 
 

@@ -7,12 +7,11 @@ import pytest
 
 from podproof.compiler.architecture import NotEstimated
 from podproof.compiler.estimate import estimate
-from podproof.compiler.ir import PodScript
 from podproof.compiler.throughput import PastRun
 from podproof.harness.gates import clear
 from podproof.harness.memory import memory_answer, rows_seen
 from podproof.harness.report import result_to_dict
-from podproof.harness.verdict import Cleared, Outcome, Surroundings
+from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import AdapterKind, DataPlan, DataSource
 from tests.harness.conftest import AT_HAND, script_of
@@ -174,7 +173,7 @@ def test_rows_are_counted_where_they_can_be(
     assert (None if found is None else found.train) == rows
 
 
-def test_the_details_are_in_the_report_for_machines_and_the_same_every_time() -> None:
+def test_the_details_are_in_the_report_for_machines() -> None:
     script = script_of("experiment=qwen3_8b_dpo", *RENTED)
 
     report = result_to_dict(clear(script, AT_HAND))
@@ -184,16 +183,6 @@ def test_the_details_are_in_the_report_for_machines_and_the_same_every_time() ->
     assert verdict["details"]["trainable_parameters"] == 87_293_952
     low, high = verdict["details"]["memory_gb"]
     assert 15 < low < high < 80
-
-
-def test_a_skipped_memory_gate_lets_a_run_pass_that_it_refuses(sound: PodScript) -> None:
-    reason = "gates.skip.memory='tried on another card'"
-
-    result = clear(script_of(*FULL_DPO, "pod.gpu=[NVIDIA A40]", reason, *RENTED), AT_HAND)
-
-    assert isinstance(result, Cleared)
-    verdict = next(item for item in result.verdicts if item.gate == "memory")
-    assert verdict.outcome is Outcome.SKIPPED
 
 
 def test_data_that_is_not_there_is_left_to_the_data_gate(tmp_path: Path) -> None:
