@@ -18,6 +18,7 @@ from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
 from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.pod_rules import POD_RULES
 from podproof.compiler.prediction_rules import prediction_problems
 from podproof.compiler.publish_rules import (
     outlives_the_pod,
@@ -371,4 +372,5 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _skips,
     *ARGUMENT_RULES,
     *GPU_RULES,
+    *POD_RULES,
 )

@@ -4,8 +4,9 @@ Only `clear` makes a Cleared, and only `launch` takes one: nothing is launched t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript
@@ -13,6 +14,7 @@ from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
 from podproof.harness.dryrun import failed_dry_runs, scenarios
 from podproof.harness.embedded import embedded
+from podproof.harness.memory import memory_answer
 from podproof.harness.properties import PROPERTIES, broken_properties
 from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
@@ -22,12 +24,12 @@ from podproof.runtime.errors import PodproofError, Problem
 # Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
 EXAMPLES = 60
 
-Answer = tuple[str, tuple[Problem, ...]]
+Answer = tuple[str, tuple[Problem, ...]] | tuple[str, tuple[Problem, ...], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One question to a script: `ask` returns what was checked, and the problems found.
+    """One question to a script: `ask` returns what was checked, the problems found, and details.
 
     `needs_sound_script` marks gates that run the script's code, and so must not be asked about
     one whose text was already refused.
@@ -68,6 +70,7 @@ GATES: tuple[Gate, ...] = (
     Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
+    Gate("memory", Level.STATIC, memory_answer),
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
     Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
 )
@@ -138,14 +141,16 @@ def _verdict(
     if reason is not None:
         return GateVerdict(gate.gate_id, gate.level, Outcome.SKIPPED, reason, (), 0.0)
     started = time.perf_counter()
+    more: Sequence[Mapping[str, Any]] = ()
     try:
-        summary, problems = gate.ask(script, surroundings)
+        summary, problems, *more = gate.ask(script, surroundings)
     except Exception as error:  # a gate that breaks on a script must not let it pass
         summary = "the gate itself failed"
         problems = (Problem(gate.gate_id, f"{type(error).__name__}: {error}"),)
     outcome = Outcome.REFUSED if problems else Outcome.PASSED
     seconds = time.perf_counter() - started
-    return GateVerdict(gate.gate_id, gate.level, outcome, summary, problems, seconds)
+    details = more[0] if more else {}
+    return GateVerdict(gate.gate_id, gate.level, outcome, summary, problems, seconds, details)
 
 
 def _reason_to_skip(gate: Gate, script: PodScript, before: Sequence[GateVerdict]) -> str | None:

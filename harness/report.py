@@ -49,7 +49,10 @@ def problem_text(gate: str, problem: Problem) -> RenderableType:
 
 
 def verdicts_to_dicts(verdicts: tuple[GateVerdict, ...]) -> tuple[dict[str, Any], ...]:
-    """Return the verdicts as JSON values, without times: the same script gives the same bytes."""
+    """Return the verdicts as JSON values, without times.
+
+    The same script, judged in the same surroundings, gives the same bytes.
+    """
     return tuple(
         {
             "gate": verdict.gate,
@@ -60,6 +63,7 @@ def verdicts_to_dicts(verdicts: tuple[GateVerdict, ...]) -> tuple[dict[str, Any]
                 {"where": problem.where, "what": problem.what, "way_out": problem.way_out}
                 for problem in verdict.problems
             ],
+            **({"details": dict(verdict.details)} if verdict.details else {}),
         }
         for verdict in verdicts
     )

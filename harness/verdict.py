@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from podproof.compiler.ir import PodScript
+from podproof.compiler.throughput import PastRun
 from podproof.runtime.errors import Problem
 
 
@@ -34,11 +35,13 @@ class Surroundings:
     """What a gate may look at beside the script.
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
-    what it remembers; without one nothing is remembered.
+    what it remembers; without one nothing is remembered. `past_runs` are what runs got done
+    before.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
+    past_runs: tuple[PastRun, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import ColumnElement, Connection, Select, Table, select, true, update
 from sqlalchemy.dialects import sqlite
 
+from podproof.compiler.throughput import PastRun
 from podproof.monitor.fold import (
     MergedSteps,
     fold_run,
@@ -31,7 +32,9 @@ from podproof.monitor.rows import (
     score_history,
     score_metrics,
 )
+from podproof.monitor.speeds import past_run
 from podproof.monitor.tables import (
+    ESTIMATES,
     LAUNCHES,
     TRAINING_CHECKPOINTS,
     TRAINING_EVENTS as EVENTS,
@@ -55,6 +58,9 @@ _FREQUENT_KINDS = (
 
 # Well under the number of variables that SQLite takes in one statement.
 _CHUNK = 500
+
+_PAST_RUNS = 50
+_PAST_LOGS = 100
 
 
 def ingest_events(connection: Connection, events: Iterable[Event]) -> int:
@@ -96,6 +102,27 @@ def read_launch(connection: Connection, run_id: str) -> LaunchRecord | None:
     """Return the launch of a run, or None if it was not launched from here."""
     found = connection.execute(select(LAUNCHES).where(LAUNCHES.c.run_id == run_id)).one_or_none()
     return None if found is None else launch_of(found._asdict())
+
+
+def read_past_runs(connection: Connection) -> Iterator[PastRun]:
+    """Yield what the newest runs with an estimate got done, where their events tell.
+
+    Of each the first train logs are read, up to a bound, so that a store of many long runs does
+    not hold a gate up.
+    """
+    newest = select(ESTIMATES, LAUNCHES.c.intended_unix_s).join(
+        LAUNCHES, LAUNCHES.c.run_id == ESTIMATES.c.run_id
+    )
+    newest = newest.order_by(LAUNCHES.c.intended_unix_s.desc()).limit(_PAST_RUNS)
+    for row in connection.execute(newest):
+        started = read_events(connection, row.run_id, (EventKind.STARTED,))
+        logs = select(EVENTS).where(
+            EVENTS.c.job_id == row.run_id, EVENTS.c.kind == EventKind.TRAIN_LOG.value
+        )
+        ordered = logs.order_by(EVENTS.c.boot, EVENTS.c.seq).limit(_PAST_LOGS)
+        run = past_run(row.body, [*started, *_events(connection, ordered)])
+        if run is not None:
+            yield run
 
 
 def lock_job(connection: Connection, run_id: str) -> str:

@@ -7,13 +7,14 @@ import difflib
 import hashlib
 import hmac
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from sqlalchemy import URL, Connection, Update, select, update
 
+from podproof.compiler.throughput import PastRun
 from podproof.monitor.database import Database
 from podproof.monitor.errors import StoreUnavailable, UnknownRun
 from podproof.monitor.ingest import (
@@ -22,14 +23,15 @@ from podproof.monitor.ingest import (
     put_rows,
     read_events,
     read_launch,
+    read_past_runs,
     read_record,
     refresh_job,
 )
 from podproof.monitor.records import LaunchRecord, LaunchStatus, RunRecord, RunSummary
 from podproof.monitor.rows import launch_of, launch_row, summary_of
-from podproof.monitor.tables import LAUNCHES, REPORT_TOKENS, TRAINING_JOBS
+from podproof.monitor.tables import ESTIMATES, LAUNCHES, REPORT_TOKENS, TRAINING_JOBS
 from podproof.runtime.errors import Problem
-from podproof.runtime.events import Event, EventKind
+from podproof.runtime.events import Event, EventKind, strict_json
 
 
 def open_store(path_or_url: str | Path) -> "Store":
@@ -164,6 +166,19 @@ class Store:
     def is_stop_requested(self, run_id: str) -> bool:
         """Tell whether the run is to be ended; raise UnknownRun."""
         return self.launch(run_id).stop_requested
+
+    # --- estimates ---
+
+    def record_estimate(self, run_id: str, body: Mapping[str, Any]) -> None:
+        """Note what was estimated of a run at its launch, in place of what was noted before."""
+        with self._database.writing() as connection:
+            row = {"run_id": run_id, "body": strict_json(body)}
+            put_rows(connection, ESTIMATES, ("run_id",), [row])
+
+    def past_runs(self) -> tuple[PastRun, ...]:
+        """Return what runs got done in a second, of the newest that were launched from here."""
+        with self._database.reading() as connection:
+            return tuple(read_past_runs(connection))
 
     # --- tokens ---
 

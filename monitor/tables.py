@@ -114,6 +114,14 @@ LAUNCHES = Table(
     Column("stop_requested", Boolean, nullable=False),
 )
 
+# What was estimated of a run when it was launched: the details of its memory gate.
+ESTIMATES = Table(
+    "estimates",
+    METADATA,
+    Column("run_id", String(200), primary_key=True),
+    Column("body", JSON, nullable=False),
+)
+
 REPORT_TOKENS = Table(
     "report_tokens",
     METADATA,

@@ -354,11 +354,19 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
 
 
 def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
-    body = {**library_versions(), "device": str(trainer.args.device)}
+    device = {"device": str(trainer.args.device), "gpu": _gpu_name(trainer.args)}
+    body = {**library_versions(), **device}
     where = {"output": str(run.surroundings.output)}
     run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
         run.notice(what)
+
+
+def _gpu_name(arguments: Any) -> str | None:
+    import torch
+
+    is_gpu = arguments.device.type == "cuda"
+    return torch.cuda.get_device_name(arguments.device) if is_gpu else None
 
 
 def _listen_for_signals(stop: StopRequest) -> None:

@@ -20,6 +20,7 @@ def shipped(folder: str) -> set[str]:
         *(ROOT / folder / "data").glob("*"),
         *(ROOT / folder / "api_tables").glob("*"),
         *(ROOT / folder).glob("*.html"),
+        *(ROOT / folder / "tables").glob("*"),
     ]
     return {f"podproof/{path.relative_to(ROOT)}" for path in paths}
 

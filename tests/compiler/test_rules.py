@@ -259,6 +259,9 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
         "adapter.kind",
     ),
+    ("known_gpus", "rented_sft", {"pod.gpu": ("NVIDIA RTX 4090",)}, "pod.gpu"),
+    ("torch_and_driver", "rented_sft", {"pod.cuda_versions": ("12.8",)}, "pod.cuda_versions"),
+    ("torch_and_gpu", "rented_sft", {"pod.gpu": ("Tesla V100-PCIE-16GB",)}, "pod.gpu"),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -324,6 +327,9 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
     ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
+    ("known_gpus", "sft", {"pod.gpu": ("mine",)}),
+    ("torch_and_driver", "rented_sft", {"pod.cuda_versions": ("13.1",)}),
+    ("torch_and_gpu", "rented_sft", {"pod.gpu": ("NVIDIA B200",)}),
 ]
 
 RULE_NAMED = {rule.__name__: rule for rule in RULES}

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from podproof.cli.remembered import all_surroundings
 from podproof.cli.scripts import compiled, request_of
 from podproof.cli.terminal import (
     EXIT_INTERRUPTED,
@@ -34,7 +35,7 @@ from podproof.compiler.schema import Config
 from podproof.compiler.script import compile_run
 from podproof.harness.gates import clear
 from podproof.harness.report import verdict_table
-from podproof.harness.surroundings import data_roots, surroundings
+from podproof.harness.surroundings import data_roots
 from podproof.harness.verdict import Cleared
 from podproof.launcher.client import PodClient, PodState
 from podproof.launcher.launch import LaunchOrder, Patience, launch
@@ -106,7 +107,7 @@ def _launch_sweep(options: argparse.Namespace) -> int:
 def _cleared(script: PodScript) -> Cleared | None:
     """Ask every gate; print the report and return None when one refuses."""
     with progress("asking the gates") as update:
-        result = clear(script, surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
+        result = clear(script, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
     if isinstance(result, Cleared):
         passed = ", ".join(verdict.gate for verdict in result.verdicts)
         err().print(f"cleared by {passed}")
@@ -119,6 +120,7 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     """Launch, follow to the end, and return the record; a local pod never outlives us."""
     script = cleared.script
     run_id = run_id or new_run_id(script.run.plan.name)
+    _record_estimate(cleared, store, run_id)
     try:
         with _place(script, store, run_id) as place:
             try:
@@ -134,6 +136,13 @@ def _launch_and_follow(cleared: Cleared, store: Store, run_id: str | None) -> Ru
     if outcome is not Outcome.ENDED_ITSELF:
         _record_interruption(store, run_id, outcome)
     return store.run(run_id)
+
+
+def _record_estimate(cleared: Cleared, store: Store, run_id: str) -> None:
+    """Note what the memory gate said, so that later estimates can learn from the run."""
+    for verdict in cleared.verdicts:
+        if verdict.gate == "memory" and verdict.details:
+            store.record_estimate(run_id, verdict.details)
 
 
 def _take_in_events(store: Store, place: Place) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from podproof.cli.remembered import all_surroundings
 from podproof.cli.scripts import request_of
 from podproof.cli.terminal import err, existing_folder, print_json, progress, show
 from podproof.compiler.errors import BadConfig, BadScript
@@ -25,7 +26,6 @@ from podproof.harness.experiments import (
 )
 from podproof.harness.judgement import Judgement, judgement, verify_request, verify_script
 from podproof.harness.report import batch_table, judgement_to_dict, verdict_table, verdicts_to_dicts
-from podproof.harness.surroundings import surroundings
 from podproof.harness.verdict import Cleared, Level, Refused
 from podproof.runtime.errors import Problem
 
@@ -75,7 +75,7 @@ def _verify_config(options: argparse.Namespace) -> int:
     request = Request((*typed.overrides, *last), typed.config_dir)
     with progress("asking the gates") as update:
         result = verify_request(
-            request, surroundings(), on_gate=lambda gate: update(f"gate {gate}")
+            request, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}")
         )
     if options.output and result.script is not None:
         write_script(result.script, Path(options.output), verdicts_to_dicts(result.verdicts))
@@ -93,7 +93,7 @@ def _verify_script(options: argparse.Namespace, overrides: Sequence[str]) -> int
     level = Level(options.level or Level.FAST)
     with progress("asking the gates") as update:
         result = verify_script(
-            path, level, surroundings(), on_gate=lambda gate: update(f"gate {gate}")
+            path, level, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}")
         )
     return _reported(options, str(path), shown_path(path), result)
 
@@ -116,7 +116,7 @@ def _verify_batch(
     experiments = _experiments(options.all, files)
     config_dir = existing_folder(options.config_dir, "--config-dir")
     level = Level(options.level) if options.level else None
-    order = Order(surroundings(), overrides, config_dir, level)
+    order = Order(all_surroundings(), overrides, config_dir, level)
     with _bar(len(experiments)) as on_done:
         judgements = judge_all(experiments, order, jobs=options.jobs or cores(), on_done=on_done)
     _write_reports(options, judgements)

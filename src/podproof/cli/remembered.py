@@ -1,0 +1,29 @@
+"""What the gates may look at when podproof is asked on a command line: data, home and past runs."""
+
+from dataclasses import replace
+
+from podproof.cli.terminal import home
+from podproof.compiler.throughput import PastRun
+from podproof.harness.surroundings import surroundings
+from podproof.harness.verdict import Surroundings
+
+
+def all_surroundings() -> Surroundings:
+    """Return the usual surroundings, and what the runs in our store got done before."""
+    return replace(surroundings(), past_runs=past_runs())
+
+
+def past_runs() -> tuple[PastRun, ...]:
+    """Return what the runs in our store got done; none from a store that is not there or broken."""
+    path = home() / "podproof.db"
+    if not path.is_file():
+        return ()
+    from podproof.monitor.errors import StoreUnavailable
+    from podproof.monitor.store import open_store
+
+    try:
+        with open_store(path) as store:
+            return store.past_runs()
+    except StoreUnavailable:
+        # A launch will say what is wrong with it; a gate can do without what it remembers.
+        return ()
