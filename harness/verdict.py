@@ -32,11 +32,13 @@ class Surroundings:
     """What a gate may look at beside the script.
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
-    what it remembers; without one nothing is remembered.
+    what it remembers; without one nothing is remembered. `approved` is the folder of approved
+    scripts, which need not be there.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
+    approved: Path | None = None
 
 
 @dataclass(frozen=True)

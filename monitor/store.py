@@ -14,6 +14,7 @@ from typing import Self
 
 from sqlalchemy import URL, Connection, Update, select, update
 
+from podproof.compiler.approvals import Approval
 from podproof.monitor.database import Database
 from podproof.monitor.errors import StoreUnavailable, UnknownRun
 from podproof.monitor.ingest import (
@@ -26,8 +27,8 @@ from podproof.monitor.ingest import (
     refresh_job,
 )
 from podproof.monitor.records import LaunchRecord, LaunchStatus, RunRecord, RunSummary
-from podproof.monitor.rows import launch_of, launch_row, summary_of
-from podproof.monitor.tables import LAUNCHES, REPORT_TOKENS, TRAINING_JOBS
+from podproof.monitor.rows import approval_of, approval_row, launch_of, launch_row, summary_of
+from podproof.monitor.tables import APPROVALS, LAUNCHES, REPORT_TOKENS, TRAINING_JOBS
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import Event, EventKind
 
@@ -164,6 +165,19 @@ class Store:
     def is_stop_requested(self, run_id: str) -> bool:
         """Tell whether the run is to be ended; raise UnknownRun."""
         return self.launch(run_id).stop_requested
+
+    # --- approvals ---
+
+    def record_approval(self, approval: Approval) -> None:
+        """Keep the approval; a second one of the same script is kept too."""
+        with self._database.writing() as connection:
+            connection.execute(APPROVALS.insert().values(**approval_row(approval)))
+
+    def approvals(self) -> tuple[Approval, ...]:
+        """Return every approval, the oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(APPROVALS).order_by(APPROVALS.c.approval_id))
+            return tuple(approval_of(row._asdict()) for row in rows)
 
     # --- tokens ---
 

@@ -1,6 +1,7 @@
 """`podproof compile` and `podproof verify`: from a config to a script, and to a yes or no."""
 
 import argparse
+import os
 from pathlib import Path
 
 from podproof.cli.terminal import (
@@ -13,6 +14,7 @@ from podproof.cli.terminal import (
     show,
     show_error,
 )
+from podproof.compiler.approvals import FOLDER_NAME
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
@@ -28,8 +30,8 @@ def request_of(options: argparse.Namespace) -> Request:
 
 
 def surroundings() -> Surroundings:
-    """Return what the gates may look at: data here and in the shipped examples, and our home."""
-    return Surroundings(data_roots(), home())
+    """Return what the gates may look at: data at hand, our home, and the approved scripts."""
+    return Surroundings(data_roots(), home(), approved_folder())
 
 
 def data_roots() -> tuple[Path, ...]:
@@ -37,6 +39,11 @@ def data_roots() -> tuple[Path, ...]:
     import podproof
 
     return (Path.cwd(), Path(podproof.__file__).parent)
+
+
+def approved_folder() -> Path:
+    """Return where approved scripts lie: PODPROOF_APPROVED, else a folder of that name here."""
+    return Path(os.environ.get("PODPROOF_APPROVED") or FOLDER_NAME)
 
 
 def compile_config(options: argparse.Namespace) -> int:
