@@ -73,25 +73,25 @@ def variable_changes(before: Side, after: Side, one: Anatomy, other: Anatomy) ->
 
 
 def size_changes(before: Side, after: Side) -> Iterator[Change]:
-    """Yield how the size of the script changed, and whether it comes near a limit."""
+    """Yield how the size of the script changed, and whether it comes near a limit.
+
+    A few other characters in the same number of lines are no change of size.
+    """
     lines = [side.text.count("\n") for side in (before, after)]
     sizes = [len(side.text.encode()) for side in (before, after)]
-    if lines[0] == lines[1] and sizes[0] == sizes[1]:
+    if lines[0] == lines[1] and abs(sizes[1] - sizes[0]) <= _FEW_BYTES:
         return
     script, payload = LIMITS[Size.SCRIPT], LIMITS[Size.PAYLOAD]
+    packed = [_packed_size(side.text) for side in (before, after)]
+    rooms = {(sizes[0], sizes[1], script), (packed[0], packed[1], payload)}
     told = [
         f"{lines[0]:,} -> {lines[1]:,} lines ({lines[1] - lines[0]:+,})",
         f"{sizes[0]:,} -> {sizes[1]:,} bytes",
+        f"a payload of {packed[0]:,} -> {packed[1]:,} characters",
     ]
-    rooms = {"script": (sizes[0], sizes[1], script)}
-    # Packing takes longer than everything else here, and a few other characters change nothing.
-    if lines[0] != lines[1] or abs(sizes[1] - sizes[0]) > _FEW_BYTES:
-        packed = [_packed_size(side.text) for side in (before, after)]
-        told.append(f"a payload of {packed[0]:,} -> {packed[1]:,} characters")
-        rooms["payload"] = (packed[0], packed[1], payload)
-    is_over = any(new > limit.hard for _, new, limit in rooms.values())
+    is_over = any(new > limit.hard for _, new, limit in rooms)
     # What was near before, and was approved so, is no news.
-    is_near = any(old <= limit.soft < new for old, new, limit in rooms.values())
+    is_near = any(old <= limit.soft < new for old, new, limit in rooms)
     risk = Risk.CRITICAL if is_over else Risk.MEDIUM if is_near else Risk.LOW
     yield Change(
         Aspect.SIZE,
