@@ -10,7 +10,7 @@ from packaging.version import InvalidVersion, Version
 from podproof.compiler.anatomy import Anatomy
 from podproof.compiler.changes import Aspect, Change, Risk, Verb
 from podproof.compiler.emitted import VariableRead, variables_read
-from podproof.compiler.limits import LIMITS, Size, pack
+from podproof.compiler.limits import LIMITS, Limit, Size, pack
 from podproof.compiler.sides import Side
 from podproof.compiler.wire import wire_form
 
@@ -81,14 +81,15 @@ def size_changes(before: Side, after: Side) -> Iterator[Change]:
     sizes = [len(side.text.encode()) for side in (before, after)]
     if lines[0] == lines[1] and abs(sizes[1] - sizes[0]) <= _FEW_BYTES:
         return
-    script, payload = LIMITS[Size.SCRIPT], LIMITS[Size.PAYLOAD]
-    packed = [_packed_size(side.text) for side in (before, after)]
-    rooms = {(sizes[0], sizes[1], script), (packed[0], packed[1], payload)}
+    rooms: list[tuple[int, int, Limit]] = [(sizes[0], sizes[1], LIMITS[Size.SCRIPT])]
     told = [
         f"{lines[0]:,} -> {lines[1]:,} lines ({lines[1] - lines[0]:+,})",
         f"{sizes[0]:,} -> {sizes[1]:,} bytes",
-        f"a payload of {packed[0]:,} -> {packed[1]:,} characters",
     ]
+    if before.plan is not None and after.plan is not None:
+        packed = [_packed_size(side.text) for side in (before, after)]
+        rooms.append((packed[0], packed[1], LIMITS[Size.PAYLOAD]))
+        told.append(f"a payload of {packed[0]:,} -> {packed[1]:,} characters")
     is_over = any(new > limit.hard for _, new, limit in rooms)
     # What was near before, and was approved so, is no news.
     is_near = any(old <= limit.soft < new for old, new, limit in rooms)
@@ -99,7 +100,7 @@ def size_changes(before: Side, after: Side) -> Iterator[Change]:
         "script",
         ", ".join(told),
         risk,
-        f"the limits are {script.hard:,} bytes and {payload.hard:,} characters",
+        "the limit is " + ", ".join(f"{limit.hard:,} {limit.unit}" for _, _, limit in rooms),
         needs_approval=risk is not Risk.LOW,
     )
 

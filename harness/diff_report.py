@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from podproof.compiler.changes import Change, Difference, Risk
+from podproof.compiler.changes import Difference, Risk
 
 _STYLES = {Risk.CRITICAL: "bold red", Risk.MEDIUM: "yellow", Risk.LOW: "green"}
 
@@ -78,7 +78,7 @@ def _changes(difference: Difference) -> Table:
         table.add_row(
             Text(change.risk.value, style=_STYLES[change.risk]),
             Text(change.aspect.value),
-            Text(_named(change)),
+            Text(f"{change.verb.value}: {change.name}"),
             Text(change.detail),
             Text(change.mitigation),
             Text("yes" if change.needs_approval else "no"),
@@ -110,7 +110,8 @@ def _markdown(difference: Difference) -> Iterator[str]:
         yield "| risk | about | change | what is different | mitigation | approval |"
         yield "|---|---|---|---|---|---|"
         for change in difference.changes:
-            cells = (_named(change), change.detail, change.mitigation)
+            name = f"{change.verb.value}: `{change.name}`"
+            cells = (name, change.detail, change.mitigation)
             approval = "yes" if change.needs_approval else "no"
             head = f"| {change.risk.value} | {change.aspect.value} |"
             yield f"{head} {' | '.join(map(_cell, cells))} | {approval} |"
@@ -123,10 +124,6 @@ def _markdown(difference: Difference) -> Iterator[str]:
     yield ""
     for verdict in difference.verdicts:
         yield f"- {verdict.subject}: {_cell(verdict.what)}"
-
-
-def _named(change: Change) -> str:
-    return f"{change.verb.value}: {change.name}"
 
 
 def _cell(text: str) -> str:

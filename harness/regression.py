@@ -42,7 +42,8 @@ def _held_against(
     needing = difference.needing_approval
     count = len(difference.changes)
     told = f"{count} change{'' if count == 1 else 's'} since the script {by}"
-    return f"{told}, {len(needing)} need an approval", tuple(_problem(item) for item in needing)
+    verb = "needs" if len(needing) == 1 else "need"
+    return f"{told}, {len(needing)} {verb} an approval", tuple(_problem(item) for item in needing)
 
 
 def _problem(change: Change) -> Problem:

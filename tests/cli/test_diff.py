@@ -202,7 +202,7 @@ def test_markdown_is_one_table_for_a_pull_request(capsys: pytest.CaptureFixture[
     lines = capsys.readouterr().out.splitlines()
     assert code == 0
     assert lines[0].startswith("### podproof diff: `experiment=tiny_sft`")
-    row = "| LOW | arguments | changed: arguments.logging_steps | 6 -> 3 |"
+    row = "| LOW | arguments | changed: `arguments.logging_steps` | 6 -> 3 |"
     assert any(line.startswith(row) for line in lines)
 
 

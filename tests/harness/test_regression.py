@@ -33,7 +33,7 @@ def test_a_change_that_needs_an_approval_is_refused_with_its_way_out(
     assert [problem.where for problem in problems] == ["arguments.learning_rate"]
     assert problems[0].what == "MEDIUM: changed, 0.005 -> 0.0001"
     assert "podproof approve" in problems[0].way_out
-    assert summary == "2 changes since the script approved by Ada, 1 need an approval"
+    assert summary == "2 changes since the script approved by Ada, 1 needs an approval"
 
 
 def test_a_scorer_that_chooses_otherwise_is_refused(approved: Surroundings) -> None:
