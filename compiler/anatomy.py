@@ -46,6 +46,15 @@ class Definition:
 
 
 @dataclass(frozen=True)
+class Parameter:
+    """One parameter; a star stands before the name of one that takes any number of values."""
+
+    name: str
+    has_default: bool
+    is_positional: bool
+
+
+@dataclass(frozen=True)
 class ClassAnatomy:
     """A class: its bases, its fields and constants as written, its methods by bare name."""
 
@@ -105,19 +114,20 @@ def anatomy_of(text: str, without: frozenset[str] = frozenset()) -> Anatomy:
     places = _module_lines(text)
     body = [node for node in parsed(text).body if _module_at(places, node.lineno) not in without]
     tree = ast.Module(body, [])
+    found = list(_statements(body))
     functions = {
         node.name: _definition(node, node.name, _module_at(places, node.lineno))
-        for node in tree.body
+        for node in found
         if isinstance(node, Function)
     }
     loose = tuple(_loose_statements(tree))
     if loose:
         functions[TOP_LEVEL] = Definition(
-            TOP_LEVEL, "", "", tuple(_entries(loose)), _line_count(loose), None, loose
+            TOP_LEVEL, "", "", entries_of(loose), _line_count(loose), None, loose
         )
     classes = {
         node.name: _class(node, _module_at(places, node.lineno))
-        for node in tree.body
+        for node in found
         if isinstance(node, ast.ClassDef)
     }
     return Anatomy(
@@ -141,21 +151,25 @@ def sections_of(text: str) -> dict[str, str]:
     }
 
 
-def parameters_of(arguments: ast.arguments) -> list[tuple[str, str | None]]:
-    """Return each parameter's name and its default as written (None: it must be given).
-
-    `self` is left out, a star stands before the names that take any number.
-    """
+def parameters_of(arguments: ast.arguments) -> list[Parameter]:
+    """Return the parameters in their order; `self` is left out."""
     plain = [*arguments.posonlyargs, *arguments.args]
-    defaults = [None] * (len(plain) - len(arguments.defaults)) + list(arguments.defaults)
-    pairs = list(zip(plain, defaults, strict=True))
-    pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
-    named = [
-        (item.arg, None if default is None else ast.unparse(default)) for item, default in pairs
+    needed = len(plain) - len(arguments.defaults)
+    found = [
+        Parameter(item.arg, has_default=place >= needed, is_positional=True)
+        for place, item in enumerate(plain)
+    ]
+    found += [
+        Parameter(item.arg, has_default=default is not None, is_positional=False)
+        for item, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     ]
     stars = [("*", arguments.vararg), ("**", arguments.kwarg)]
-    named += [(f"{star}{item.arg}", "()") for star, item in stars if item is not None]
-    return [pair for pair in named if pair[0] != "self"]
+    found += [
+        Parameter(f"{star}{item.arg}", has_default=True, is_positional=False)
+        for star, item in stars
+        if item is not None
+    ]
+    return [item for item in found if item.name != "self"]
 
 
 def entries_of(statements: Sequence[ast.stmt]) -> tuple[str, ...]:
@@ -236,12 +250,38 @@ def _assigned(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
                 yield ast.unparse(target), ast.unparse(node.value)
 
 
+def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a script, those below an `if` or `try` too, but of no definition."""
+    for node in body:
+        yield node
+        if not isinstance(node, ast.ClassDef) and not isinstance(node, Function):
+            for name in ("body", "orelse", "finalbody"):
+                yield from _statements(getattr(node, name, []))
+            for handler in getattr(node, "handlers", []):
+                yield from _statements(handler.body)
+
+
 def _loose_statements(tree: ast.Module) -> Iterator[ast.stmt]:
     """Yield what a script does at its top level beside defining things."""
     kinds = (ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign, ast.ClassDef)
     for node in _without_docstring(tree.body):
         if not isinstance(node, kinds) and not isinstance(node, Function):
-            yield node
+            kept = _WithoutDefinitions().visit(copy.deepcopy(node))
+            assert isinstance(kept, ast.stmt)
+            yield kept
+
+
+class _WithoutDefinitions(ast.NodeTransformer):
+    """Takes out functions and classes, which are looked at by themselves."""
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        del node
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        del node
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        del node
 
 
 def _roots(tree: ast.Module) -> Iterator[str]:

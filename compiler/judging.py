@@ -67,26 +67,23 @@ def judged(old: Definition, new: Definition) -> Judgement:
 def broken_calls(old: Definition, new: Definition) -> tuple[Problem, ...]:
     """Return why a call that suited the old parameters may not suit the new ones; empty if all do.
 
-    A parameter must keep its name and place, may not lose its default, and a new one needs one.
+    A parameter must keep its name and its place, may not lose its default, and a new one needs one.
     """
     if old.arguments is None or new.arguments is None:
         return ()
-    before, after = parameters_of(old.arguments), parameters_of(new.arguments)
-    now = dict(after)
-    problems = [
-        Problem(name, "is gone" if name not in now else "has lost its default")
-        for name, default in before
-        if name not in now or (default is not None and now[name] is None)
-    ]
-    known = {name for name, _ in before}
+    before = {item.name: item for item in parameters_of(old.arguments)}
+    after = {item.name: item for item in parameters_of(new.arguments)}
+    problems = [Problem(name, "is gone") for name in before if name not in after]
     problems += [
         Problem(name, "must be given")
-        for name, default in after
-        if name not in known and default is None
+        for name, item in after.items()
+        if not item.has_default and (name not in before or before[name].has_default)
     ]
-    names = [name for name, _ in after if name in known]
-    if not problems and names != [name for name, _ in before]:
-        problems.append(Problem(", ".join(names), "stand in another order"))
+    places = [
+        [item.name for item in side.values() if item.is_positional] for side in (before, after)
+    ]
+    if not problems and places[1][: len(places[0])] != places[0]:
+        problems.append(Problem(", ".join(places[1]), "take other places"))
     return tuple(problems)
 
 

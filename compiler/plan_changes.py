@@ -62,7 +62,7 @@ RULES: Mapping[str, Rule] = {
     "gates": Rule(Aspect.GATES, Risk.MEDIUM, "say why less is proven than before"),
 }
 
-_SELECTION_ARGUMENTS = frozenset(
+SELECTION_ARGUMENTS = frozenset(
     {"metric_for_best_model", "greater_is_better", "load_best_model_at_end"}
 )
 _LOW_ARGUMENTS = frozenset(
@@ -97,6 +97,7 @@ _SAME_BATCH = Rule(Aspect.ARGUMENTS, Risk.LOW, "the effective batch is the same"
 # Follows from everything else, and says nothing of its own.
 _DERIVED = {"config_sha256"}
 _CONFIG_CALL = ("Config", "TrainingArguments")
+_TRAINER_CONFIGS = ("SFTConfig", "DPOConfig", "ORPOConfig", "TrainingArguments")
 
 
 def plan_changes(before: Side, after: Side) -> Iterator[Change]:
@@ -119,11 +120,17 @@ def argument_changes(before: Anatomy, after: Anatomy) -> Iterator[Change]:
     yield from _key_changes(_written_arguments(before), _written_arguments(after))
 
 
-def selection_of(anatomy: Anatomy) -> dict[str, str]:
-    """Return the arguments that choose a checkpoint, as written in a script without a plan."""
-    written = _written_arguments(anatomy)
-    named = ((key.rpartition(".")[2], value) for key, value in written.items())
-    return {name: value for name, value in named if name in _SELECTION_ARGUMENTS}
+def written_values(anatomy: Anatomy) -> dict[str, Any]:
+    """Return the trainer's arguments in a script without a plan, by their bare names.
+
+    A value that is not written out is given as its source.
+    """
+    values: dict[str, Any] = {}
+    for key, source in _written_arguments(anatomy).items():
+        owner, _, name = key.rpartition(".")
+        if owner.endswith(_TRAINER_CONFIGS):
+            values[name] = _literal(source)
+    return values
 
 
 def pod_changes(before: Side, after: Side) -> Iterator[Change]:
@@ -170,7 +177,7 @@ def rule_of(key: str) -> Rule:
     ('MEDIUM', 'LOW')
     """
     last = key.rpartition(".")[2]
-    if key.startswith("arguments.") and last in _SELECTION_ARGUMENTS:
+    if key.startswith("arguments.") and last in SELECTION_ARGUMENTS:
         return Rule(Aspect.SELECTION, Risk.CRITICAL, _SELECTION)
     if key.startswith("arguments.") and last in _LOW_ARGUMENTS:
         return Rule(Aspect.ARGUMENTS, Risk.LOW, _LOW)
@@ -225,13 +232,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
-        flat |= _flat(item, f"{name}.") if isinstance(item, Mapping) else {name: _listed(item)}
+        flat |= _flat(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
     return flat
-
-
-def _listed(value: Any) -> Any:
-    # A manifest that was just made has tuples where one that was read has lists.
-    return [_listed(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 _LONGEST = 60
@@ -250,3 +252,10 @@ def _written_arguments(anatomy: Anatomy) -> dict[str, str]:
             for keyword in (item for item in call.keywords if item.arg is not None):
                 written[f"arguments.{name}.{keyword.arg}"] = ast.unparse(keyword.value)
     return written
+
+
+def _literal(source: str) -> Any:
+    try:
+        return ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        return source

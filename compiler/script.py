@@ -85,8 +85,9 @@ def manifest(script: PodScript, verdicts: tuple[Mapping[str, Any], ...] = ()) ->
 
 def _pod(spec: PodSpec) -> dict[str, Any]:
     """Return the pod as JSON values; of the environment only names, and digests of the values."""
+    plain = json.loads(json.dumps(asdict(spec)))
     return {
-        **asdict(spec),
+        **plain,
         "env": {key: hashlib.sha256(value.encode()).hexdigest()[:12] for key, value in spec.env},
         "secrets": dict(spec.secrets),
     }

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from podproof.compiler.anatomy import anatomy_of
 from podproof.compiler.changes import Quantity
 from podproof.compiler.parameters import trainable_parameters
-from podproof.compiler.plan_changes import selection_of
+from podproof.compiler.plan_changes import SELECTION_ARGUMENTS, written_values
 from podproof.compiler.schedule import learning_rates
 from podproof.compiler.sides import Side
 from podproof.runtime.arithmetic import Arithmetic, arithmetic
@@ -16,7 +17,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Expected:
     """What a run is expected to take, in words with units; None for what nobody estimated."""
 
     trainable_parameters: str | None = None
@@ -27,10 +28,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of one side beside its text: training rows at hand, and an estimate."""
+    """What is known of one side beside its text: training rows at hand, and what is expected."""
 
     train_rows: int | None = None
-    estimate: Estimate = Estimate()
+    expected: Expected = Expected()
 
 
 def quantities(
@@ -47,18 +48,18 @@ def quantities(
 def _meaning(side: Side, known: Known) -> dict[str, str]:
     plan = side.typed_plan
     if plan is None:
-        return {"selection rule": _written_selection(side)}
+        return _written_meaning(written_values(anatomy_of(side.text)))
     sums = arithmetic(plan, 1 if known.train_rows is None else known.train_rows)
-    estimate = known.estimate
+    expected = known.expected
     meaning = {
         "effective batch": f"{sums.sequences_per_step} sequences per step",
         "steps": _steps(plan, sums, known.train_rows),
         "tokens": _tokens(plan, sums, known.train_rows),
-        "learning rate": _rates(plan, _total(plan, sums, known.train_rows)),
-        "trainable parameters": estimate.trainable_parameters or _parameters(plan),
+        "learning rate": _rates_in_words(plan.arguments, _total(plan, sums, known.train_rows)),
+        "trainable parameters": expected.trainable_parameters or _parameters(plan),
         "selection rule": _selection(plan),
     }
-    told = {"memory": estimate.memory, "hours": estimate.hours, "dollars": estimate.dollars}
+    told = {"memory": expected.memory, "hours": expected.hours, "dollars": expected.dollars}
     return meaning | {name: words for name, words in told.items() if words is not None}
 
 
@@ -89,11 +90,11 @@ def _tokens(plan: Plan, sums: Arithmetic, rows: int | None) -> str:
     return f"at most {per_step:,} per step{in_all}"
 
 
-def _rates(plan: Plan, total: int | None) -> str:
-    rates = learning_rates(plan.arguments, total)
-    name = plan.arguments.get("lr_scheduler_type", "linear")
+def _rates_in_words(arguments: Mapping[str, Any], total: int | None) -> str:
+    rates = learning_rates(arguments, total)
+    name = arguments.get("lr_scheduler_type", "linear")
     if rates is None:
-        peak = float(plan.arguments.get("learning_rate", 0.0))
+        peak = float(arguments.get("learning_rate", 0.0))
         return f"{name}, at most {peak:.3g}"
     points = ", ".join(f"{rate:.3g} at {at}" for at, rate in rates.items() if at != "peak")
     return f"{name}, at most {rates['peak']:.3g}: {points}"
@@ -116,6 +117,14 @@ def _selection(plan: Plan) -> str:
     return f"the checkpoint with the {end} {metric}, scorer {scorer}"
 
 
-def _written_selection(side: Side) -> str:
-    written = selection_of(anatomy_of(side.text))
-    return ", ".join(f"{name}={value}" for name, value in sorted(written.items())) or UNKNOWN
+def _written_meaning(written: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the arguments of a script without a plan mean, as far as they are written out."""
+    selection = [f"{key}={written[key]}" for key in sorted(SELECTION_ARGUMENTS & written.keys())]
+    meaning = {"selection rule": ", ".join(selection) or UNKNOWN}
+    batch = written.get("per_device_train_batch_size")
+    accumulation = written.get("gradient_accumulation_steps", 1)
+    if isinstance(batch, int) and isinstance(accumulation, int):
+        meaning["effective batch"] = f"{batch * accumulation} sequences per step and GPU"
+    if isinstance(written.get("learning_rate"), float):
+        meaning["learning rate"] = _rates_in_words(written, None)
+    return meaning

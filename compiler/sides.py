@@ -5,15 +5,16 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from podproof.compiler.anatomy import parsed
 from podproof.compiler.errors import BadScript
-from podproof.compiler.ir import PodScript
+from podproof.compiler.ir import PodScript, PodSpec, Run
 from podproof.compiler.script import manifest
-from podproof.runtime.errors import PodproofError
+from podproof.runtime.errors import PodproofError, Problem
 from podproof.runtime.plan import Plan, plan_from_json
+from podproof.runtime.reader import read_section
 
 # PEP 723's own regular expression.
 _METADATA = re.compile(r"(?m)^# /// (?P<type>[a-zA-Z0-9-]+)$\s(?P<content>(^#(| .*)$\s)+)^# ///$")
@@ -45,6 +46,33 @@ class Side:
             return plan_from_json(json.dumps(self.plan))
         except PodproofError:
             return None
+
+    @property
+    def run(self) -> Run | None:
+        """Return the Run as far as it is known, for what is worked out from one; None otherwise.
+
+        Of the pod's environment it has names only.
+        """
+        plan = self.typed_plan
+        if plan is None or self.pod is None:
+            return None
+        problems: list[Problem] = []
+        named: dict[str, list[str]] = {"env": [], "secrets": []}
+        pod = read_section(PodSpec, {**self.pod, **named}, "pod", problems)
+        gates = self.gates or {}
+        if problems:
+            return None
+        return Run(
+            plan=plan,
+            pod=replace(pod, env=_pairs(self.pod, "env"), secrets=_pairs(self.pod, "secrets")),
+            requirements=self.requirements or (),
+            gates_level=str(gates.get("level", "")),
+            gates_skip=_pairs(gates, "skip"),
+        )
+
+
+def _pairs(values: Mapping[str, Any], name: str) -> tuple[tuple[str, str], ...]:
+    return tuple((str(key), str(item)) for key, item in dict(values.get(name) or {}).items())
 
 
 def side_of(script: PodScript, label: str) -> Side:

@@ -14,7 +14,7 @@ from podproof.compiler.errors import BadScript
 from podproof.compiler.lower import lower
 from podproof.compiler.schema import EvalStrategy, GatesLevel
 from podproof.compiler.script import compile_run, manifest, write_script
-from podproof.compiler.semantic import Estimate, Known
+from podproof.compiler.semantic import Expected, Known
 from podproof.compiler.sides import Side, side_of, side_of_text
 from podproof.runtime.plan import AdapterKind, ModelInit, ScorerName, Sink, plan_to_json
 from tests.compiler.conftest import changed, read_config
@@ -194,9 +194,9 @@ def test_another_effective_batch_is_told_as_what_it_means(plain: Side) -> None:
     )
 
 
-def test_an_estimate_is_told_beside_the_rest(plain: Side) -> None:
-    one = Known(estimate=Estimate(memory="12 GiB", dollars="$1.20"))
-    other = Known(estimate=Estimate(memory="31 GiB"))
+def test_what_is_expected_is_told_beside_the_rest(plain: Side) -> None:
+    one = Known(expected=Expected(memory="12 GiB", dollars="$1.20"))
+    other = Known(expected=Expected(memory="31 GiB"))
 
     difference = diff(plain, plain, known=(one, other))
 
@@ -307,6 +307,14 @@ def test_a_part_that_a_plan_asks_for_is_told_as_a_module(plain: Side) -> None:
 def test_a_script_that_is_not_python_is_refused() -> None:
     with pytest.raises(BadScript, match="is not Python"):
         side_of_text("def (", "broken.py")
+
+
+def test_a_side_read_from_files_has_the_run_it_was_compiled_from(plain: Side) -> None:
+    beside = json.loads(json.dumps({"pod": plain.pod, "gates": plain.gates}))
+
+    run = side_of_text(plain.text, "from files", beside).run
+
+    assert run == SCRIPT.run
 
 
 def test_a_plan_of_another_podproof_is_compared_as_it_stands(plain: Side) -> None:
