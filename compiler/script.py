@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 from podproof.compiler.bundle import bundle
 from podproof.compiler.errors import BadScript
-from podproof.compiler.ir import PodScript, Run
+from podproof.compiler.ir import PodScript, PodSpec, Run
 from podproof.compiler.parts import parts_of
 from podproof.compiler.pins import REQUIRES_PYTHON
 from podproof.runtime.errors import Problem
@@ -72,11 +73,23 @@ def manifest(script: PodScript, verdicts: tuple[Mapping[str, Any], ...] = ()) ->
         "lines": script.text.count("\n"),
         "requires_python": REQUIRES_PYTHON,
         "requirements": list(script.run.requirements),
+        "pod": _pod(script.run.pod),
+        "gates": {"level": script.run.gates_level, "skip": dict(script.run.gates_skip)},
         "modules": [
             {"name": name, "first_line": first, "last_line": last}
             for name, first, last in script.modules
         ],
         "verdicts": [dict(verdict) for verdict in verdicts],
+    }
+
+
+def _pod(spec: PodSpec) -> dict[str, Any]:
+    """Return the pod as JSON values; of the environment only names, and digests of the values."""
+    plain = json.loads(json.dumps(asdict(spec)))
+    return {
+        **plain,
+        "env": {key: hashlib.sha256(value.encode()).hexdigest()[:12] for key, value in spec.env},
+        "secrets": dict(spec.secrets),
     }
 
 
@@ -90,15 +103,16 @@ def write_script(
     text = json.dumps(manifest(script, verdicts), indent=2, sort_keys=True) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(folder / SCRIPT_NAME, script.text)
-        _write_whole(folder / MANIFEST_NAME, text)
+        write_whole(folder / SCRIPT_NAME, script.text)
+        write_whole(folder / MANIFEST_NAME, text)
     except OSError as error:
         way_out = "free some space or choose another folder with --output"
         raise BadScript(Problem(str(folder), f"cannot be written: {error}", way_out)) from error
     return folder / SCRIPT_NAME, folder / MANIFEST_NAME
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all; raise OSError."""
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_text(text, encoding="utf-8", newline="\n")

@@ -16,6 +16,7 @@ from podproof.harness.dryrun import failed_dry_runs, scenarios
 from podproof.harness.embedded import embedded
 from podproof.harness.memory import memory_answer
 from podproof.harness.properties import PROPERTIES, broken_properties
+from podproof.harness.regression import regression_answer
 from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
 from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused, Surroundings
@@ -73,6 +74,7 @@ GATES: tuple[Gate, ...] = (
     Gate("memory", Level.STATIC, memory_answer),
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
     Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
+    Gate("regression", Level.FAST, regression_answer, needs_sound_script=True),
 )
 
 _ORDER = tuple(Level)

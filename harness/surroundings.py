@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+from podproof.compiler.approvals import FOLDER_NAME
 from podproof.harness.verdict import Surroundings
 
 
 def surroundings() -> Surroundings:
-    """Return what the gates may look at: data here and in the shipped examples, and our home."""
-    return Surroundings(data_roots(), home())
+    """Return what the gates may look at: data at hand, our home, and the approved scripts."""
+    return Surroundings(data_roots(), home(), approved=approved_folder())
 
 
 def data_roots() -> tuple[Path, ...]:
@@ -16,6 +17,11 @@ def data_roots() -> tuple[Path, ...]:
     import podproof
 
     return (Path.cwd(), Path(podproof.__file__).parent)
+
+
+def approved_folder() -> Path:
+    """Return where approved scripts lie: PODPROOF_APPROVED, else a folder of that name here."""
+    return Path(os.environ.get("PODPROOF_APPROVED") or FOLDER_NAME)
 
 
 def home() -> Path:

@@ -36,12 +36,13 @@ class Surroundings:
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
     what it remembers; without one nothing is remembered. `past_runs` are what runs got done
-    before.
+    before. `approved` is the folder of approved scripts, which need not be there.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
     past_runs: tuple[PastRun, ...] = ()
+    approved: Path | None = None
 
 
 @dataclass(frozen=True)

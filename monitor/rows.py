@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from podproof.compiler.approvals import Approval
 from podproof.compiler.ir import Provider
 from podproof.monitor.records import (
     LaunchRecord,
@@ -49,6 +50,30 @@ def launch_of(row: Mapping[str, Any]) -> LaunchRecord:
     """Return what `launch_row` made a row of."""
     provider, status = Provider(row["provider"]), LaunchStatus(row["status"])
     return LaunchRecord(**{**row, "provider": provider, "status": status})
+
+
+def approval_row(approval: Approval) -> dict[str, Any]:
+    """Return the approval as a row of `approvals`."""
+    return {
+        "name": approval.name,
+        "script_sha256": approval.sha256,
+        "who": storable_text(approval.who),
+        "why": storable_text(approval.why),
+        "approved_unix_s": approval.when_unix_s,
+        "changes": list(approval.changes),
+    }
+
+
+def approval_of(row: Mapping[str, Any]) -> Approval:
+    """Return what `approval_row` made a row of."""
+    return Approval(
+        name=row["name"],
+        sha256=row["script_sha256"],
+        who=row["who"],
+        why=row["why"],
+        when_unix_s=row["approved_unix_s"],
+        changes=tuple(row["changes"]),
+    )
 
 
 def metric_row(

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from sqlalchemy import URL, Connection, Update, select, update
 
+from podproof.compiler.approvals import Approval
 from podproof.compiler.throughput import PastRun
 from podproof.monitor.database import Database
 from podproof.monitor.errors import StoreUnavailable, UnknownRun
@@ -28,8 +29,14 @@ from podproof.monitor.ingest import (
     refresh_job,
 )
 from podproof.monitor.records import LaunchRecord, LaunchStatus, RunRecord, RunSummary
-from podproof.monitor.rows import launch_of, launch_row, summary_of
-from podproof.monitor.tables import ESTIMATES, LAUNCHES, REPORT_TOKENS, TRAINING_JOBS
+from podproof.monitor.rows import approval_of, approval_row, launch_of, launch_row, summary_of
+from podproof.monitor.tables import (
+    APPROVALS,
+    ESTIMATES,
+    LAUNCHES,
+    REPORT_TOKENS,
+    TRAINING_JOBS,
+)
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import Event, EventKind, strict_json
 
@@ -179,6 +186,19 @@ class Store:
         """Return what runs got done in a second, of the newest that were launched from here."""
         with self._database.reading() as connection:
             return tuple(read_past_runs(connection))
+
+    # --- approvals ---
+
+    def record_approval(self, approval: Approval) -> None:
+        """Keep the approval; a second one of the same script is kept too."""
+        with self._database.writing() as connection:
+            connection.execute(APPROVALS.insert().values(**approval_row(approval)))
+
+    def approvals(self) -> tuple[Approval, ...]:
+        """Return every approval, the oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(APPROVALS).order_by(APPROVALS.c.approval_id))
+            return tuple(approval_of(row._asdict()) for row in rows)
 
     # --- tokens ---
 

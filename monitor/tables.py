@@ -122,6 +122,18 @@ ESTIMATES = Table(
     Column("body", JSON, nullable=False),
 )
 
+APPROVALS = Table(
+    "approvals",
+    METADATA,
+    Column("approval_id", Integer, primary_key=True),  # counts up
+    Column("name", Text, nullable=False),
+    Column("script_sha256", String(64), nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("approved_unix_s", Float, nullable=False),
+    Column("changes", JSON, nullable=False),  # what was different, as a list of text
+)
+
 REPORT_TOKENS = Table(
     "report_tokens",
     METADATA,

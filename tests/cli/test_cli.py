@@ -9,7 +9,10 @@ import pytest
 
 from podproof.cli import main
 
-VERBS = ("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore")
+VERBS = (
+    *("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"),
+    *("diff", "approve"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +94,7 @@ def test_verify_prints_a_row_for_every_gate(capsys: pytest.CaptureFixture[str]) 
         "data",
         "scorer",
         "dryrun",
+        "regression",
     ]
     assert "cleared for launch" in out
 

@@ -40,6 +40,10 @@ ROOTS_OF_PATHS = {"workspace", "rpc", "healthz", "graphql"} | {
 }
 
 
+# The verbs whose commands are run with every test; launches take longer.
+QUICK = ("compile", "verify", "runs", "show", "rescore", "diff", "approve")
+
+
 @dataclass(frozen=True)
 class Command:
     """A command of a page, and the exit code the page shows for it."""
@@ -125,7 +129,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", chosen("compile", "verify", "runs", "show", "rescore"), ids=str)
+@pytest.mark.parametrize("command", chosen(*QUICK), ids=str)
 def test_a_command_exits_as_its_page_says(command: Command, home: Path, tmp_path: Path) -> None:
     done = run(command, tmp_path, home)
 
@@ -141,7 +145,7 @@ def test_a_launch_exits_as_its_page_says(command: Command, tmp_path: Path) -> No
 
 
 def test_every_command_on_a_page_is_run() -> None:
-    run_by_tests = chosen("compile", "verify", "runs", "show", "rescore", "launch")
+    run_by_tests = chosen(*QUICK, "launch")
 
     assert {command.line for command in commands()} == {command.line for command in run_by_tests}
 
@@ -159,7 +163,8 @@ def test_every_verb_has_its_heading_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"]
+    "verb",
+    ["compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore", "diff", "approve"],
 )
 def test_every_option_is_in_the_reference(verb: str) -> None:
     done = subprocess.run(

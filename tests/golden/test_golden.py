@@ -5,7 +5,9 @@ run, so of that only the frame is kept: header, docstring, imports and the order
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
-from podproof.compiler.script import compile_run
+from podproof.compiler.script import compile_run, manifest
 from podproof.runtime.plan import plan_to_json
 from tests.blessing import golden
 
@@ -23,6 +25,7 @@ EXPERIMENTS = sorted(
 )
 
 
+@cache
 def script_of(experiment: str) -> PodScript:
     overrides = (f"experiment={experiment}", "pod.network_volume=abc")
     return compile_run(lower(read(Request(overrides))))
@@ -49,6 +52,18 @@ def frame_as_text(script: PodScript) -> str:
     return frame.replace(script.run.plan.config_sha256, "...")
 
 
+def facts_as_text(scripts: Mapping[str, PodScript]) -> str:
+    """Return what the manifests say beyond the run: Python, and which modules ride along."""
+    facts = {
+        name: {
+            "requires_python": manifest(script)["requires_python"],
+            "modules": sorted(module for module, _, _ in script.modules),
+        }
+        for name, script in scripts.items()
+    }
+    return json.dumps(facts, indent=2, sort_keys=True) + "\n"
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_becomes_its_golden_run(experiment: str) -> None:
     text = run_as_text(script_of(experiment))
@@ -60,6 +75,12 @@ def test_a_script_has_the_golden_frame() -> None:
     text = frame_as_text(script_of("tiny_sft"))
 
     assert text == golden(FOLDER / "script_frame.txt", text)
+
+
+def test_the_manifests_have_their_golden_facts() -> None:
+    text = facts_as_text({name: script_of(name) for name in EXPERIMENTS})
+
+    assert text == golden(Path(__file__).parent / "manifests.json", text)
 
 
 def test_no_golden_is_left_over_from_an_experiment_that_is_gone() -> None:

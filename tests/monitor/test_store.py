@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from podproof.compiler.approvals import Approval
 from podproof.compiler.ir import Provider
 from podproof.monitor.errors import UnknownRun
 from podproof.monitor.records import LaunchRecord, LaunchStatus, RunStatus
@@ -259,3 +260,26 @@ def test_the_events_of_some_kinds_come_as_they_happened_whatever_order_they_came
 
 def test_a_run_that_is_not_known_has_no_events(store: Store) -> None:
     assert store.events("nobody", tuple(EventKind)) == ()
+
+
+def test_approvals_are_kept_in_their_order(store: Store) -> None:
+    first = Approval("mine", "a" * 64, "Ada", "the baseline", 1.0)
+    second = Approval("mine", "b" * 64, "Ada", "a lower rate", 2.0, ("MEDIUM changed x",))
+
+    store.record_approval(first)
+    store.record_approval(second)
+
+    assert store.approvals() == (first, second)
+
+
+def test_a_store_from_before_there_were_approvals_stays_readable(tmp_path: Path) -> None:
+    with open_store(tmp_path / "old.db") as older:
+        older.intend_launch(launch("run-a"))
+    engine = create_engine(f"sqlite:///{tmp_path / 'old.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE approvals"))
+    engine.dispose()
+
+    with open_store(tmp_path / "old.db") as store:
+        assert store.approvals() == ()
+        assert store.launch("run-a").run_id == "run-a"

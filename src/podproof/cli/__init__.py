@@ -26,6 +26,8 @@ examples:
   podproof launch -m experiment=tiny_sft trainer.learning_rate=1e-3,3e-3
   podproof show tiny-sft
   podproof rescore trainer_state.json
+  podproof diff experiment=tiny_sft "experiment=tiny_sft trainer.learning_rate=1e-4"
+  podproof approve experiment=tiny_sft --why "the first baseline"
 
 exit codes: 0 done; 1 refused or failed; 2 the config or the command is wrong;
 4 the pod ended and reported to nobody here; 130 interrupted.
@@ -86,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_verbs(verbs)
     _add_run_verbs(verbs)
     _add_rescore_verb(verbs)
+    _add_change_verbs(verbs)
     return parser
 
 
@@ -148,6 +151,24 @@ def _add_rescore_verb(verbs: _Verbs) -> None:
     verb.add_argument("--plot", metavar="FILE", help="draw the curves into FILE.svg, .png or .pdf")
 
 
+def _add_change_verbs(verbs: _Verbs) -> None:
+    diff_verb = _verb(
+        verbs, "diff", "every change between two scripts or configs; 1 needs approval"
+    )
+    what = "a script, a folder with one, an experiment's YAML, 'overrides', or REVISION: before it"
+    diff_verb.add_argument("before", metavar="A", help=what)
+    diff_verb.add_argument("after", metavar="B", help="the same, to compare with")
+    what = "print markdown, for a pull request"
+    diff_verb.add_argument("--markdown", action="store_true", help=what)
+    approve_verb = _verb(verbs, "approve", "make this script the one its experiment may be")
+    approve_verb.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDE_HELP)
+    approve_verb.add_argument("--script", metavar="FILE", help="approve a script that was compiled")
+    approve_verb.add_argument("--why", metavar="TEXT", help="the reason, kept with the approval")
+    approve_verb.add_argument("--list", action="store_true", help="list what was approved")
+    for verb in (diff_verb, approve_verb):
+        verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
+
+
 def _verb(verbs: _Verbs, name: str, what: str, *, has_json: bool = True) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     if has_json:
@@ -171,4 +192,6 @@ _VERBS = {
     "logs": ("records", "print_logs"),
     "stop": ("records", "stop_run"),
     "rescore": ("rescoring", "rescore_runs"),
+    "diff": ("diffing", "diff_sides"),
+    "approve": ("approving", "approve_script"),
 }

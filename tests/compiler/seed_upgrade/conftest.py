@@ -1,0 +1,3 @@
+"""Two scripts to compare. They need packages that are not here, and are never imported."""
+
+collect_ignore = ["before.py", "after.py"]
