@@ -1,10 +1,13 @@
 """What the gates say: one verdict each, and the value that lets a script be launched."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from podproof.compiler.ir import PodScript
+from podproof.harness.warm import WarmTrainer
 from podproof.runtime.errors import Problem
 
 
@@ -32,11 +35,23 @@ class Surroundings:
     """What a gate may look at beside the script.
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
-    what it remembers; without one nothing is remembered.
+    what it remembers; without one nothing is remembered. `warm` is the process in which the gates
+    of level full train; several scripts may share it, and without one each script starts its own.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
+    warm: WarmTrainer | None = None
+
+
+@contextmanager
+def warmed(surroundings: Surroundings) -> Iterator[WarmTrainer]:
+    """Yield the warm process of the surroundings, or one of its own that ends with the block."""
+    if surroundings.warm is not None:
+        yield surroundings.warm
+        return
+    with WarmTrainer() as warm:
+        yield warm
 
 
 @dataclass(frozen=True)
