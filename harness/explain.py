@@ -71,9 +71,12 @@ def _sections(plan: Plan) -> Mapping[str, Any]:
 
 
 def _key_in(text: str, plan: Plan) -> str:
-    """Return the key of the first argument that a message names; `trainer` when it names none."""
+    """Return the key of the first argument that a message names; `trainer` when it names none.
+
+    One that the plan sets comes before one that stands in quotation marks of code.
+    """
     names = {*plan.arguments, *(field.name for field in dataclasses.fields(AdapterPlan))}
     words = re.findall(r"\w+", text)
-    named = (word for word in words if word in names and len(word) >= _SHORTEST_KEY)
-    word = next(named, None)
+    named = [word for word in words if word in names and len(word) >= _SHORTEST_KEY]
+    word = next(iter([*named, *re.findall(r"`(\w+)", text)]), None)
     return "trainer" if word is None else key_of(word, plan)

@@ -11,7 +11,7 @@ from typing import Any
 from podproof.runtime.data import find_data_file, read_data
 from podproof.runtime.errors import PodproofError
 from podproof.runtime.plan import DataPlan, DataSource, EvalPlan, Plan, RowFormat
-from podproof.runtime.rows import METHOD_FORMATS
+from podproof.runtime.rows import METHOD_FORMATS, detect_format
 
 TRAIN_ROWS = 16
 EVAL_ROWS = 4
@@ -49,9 +49,9 @@ def few_rows(plan: Plan, roots: tuple[Path, ...], folder: Path) -> tuple[DataPla
 
 def made_rows(plan: Plan, folder: Path) -> DataPlan:
     """Write rows made in the format the plan asks for, under the names its files would use."""
-    names = plan.data.columns
-    usable = METHOD_FORMATS[plan.method]
-    row_format = plan.data.format if plan.data.format in usable else usable[0]
+    row_format = _format_to_make(plan)
+    column_names = _made(row_format, 0)
+    names = {key: name for key, name in plan.data.columns.items() if key in column_names}
     rows = [
         {names.get(column, column): value for column, value in _made(row_format, index).items()}
         for index in range(TRAIN_ROWS + EVAL_ROWS)
@@ -63,10 +63,17 @@ def made_rows(plan: Plan, folder: Path) -> DataPlan:
         source=DataSource.JSONL,
         path=str(path),
         format=plan.data.format,
-        columns=plan.data.columns,
+        columns=names,
         eval=EvalPlan(fraction=_MADE_SHARE if evaluates else None),
         shuffle_seed=plan.data.shuffle_seed,
     )
+
+
+def _format_to_make(plan: Plan) -> RowFormat:
+    usable = METHOD_FORMATS[plan.method]
+    if plan.data.format in usable:
+        return plan.data.format
+    return detect_format(plan.data.columns, RowFormat.AUTO, plan.method) or usable[0]
 
 
 def _at_hand(path: str, data: DataPlan, roots: tuple[Path, ...]) -> Path | None:

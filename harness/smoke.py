@@ -65,8 +65,9 @@ def _failure(failed: Event, answer: Answer, plan: Plan) -> Iterator[Problem]:
     if not message:
         # One of our own errors: each of its problems already says where, what and the way out.
         for text in told:
-            where, _, what = text.partition(": ")
-            yield Problem(where, what or f"exit code {answer.code}")
+            where, _, rest = text.partition(": ")
+            what, _, way_out = rest.partition("\n  way out: ")
+            yield Problem(where, what or f"exit code {answer.code}", way_out)
         return
     at = next((line.strip() for line in reversed(told) if "pod_script.py" in line), "")
     for problem in explained(error, message, plan):
@@ -92,5 +93,7 @@ def _story(trained: Trained) -> str:
     chosen = f"step {trained.chosen_step} of {', '.join(map(str, trained.saved_steps))}"
     scores = [score for score in trained.scores.values() if math.isfinite(score)]
     best = f", score {min(scores):.3f}" if scores else ""
-    files = len(list(Path(trained.delivered).iterdir())) if trained.delivered else 0
-    return f"{trained.final_step} steps, delivered {chosen}{best}, {files} files, loaded anew"
+    done = f"{trained.final_step} steps, ended with {chosen}{best}"
+    if trained.delivered is None:
+        return done
+    return f"{done}, delivered {len(list(Path(trained.delivered).iterdir()))} files, loaded anew"

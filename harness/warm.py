@@ -92,14 +92,16 @@ class NotWarm(Exception):
 class WarmTrainer:
     """Speaks to one warm process, which the first order starts and `close` ends.
 
+    `limit_s` is how long one job may take, `address` the socket of the process while it runs.
+
     Threads may share it. A copy pickled to another process, or inherited by a fork, speaks to the
     same warm process and leaves it running: call `start` before making one.
     """
 
     def __init__(self, *, limit_s: float = LIMIT_S) -> None:
-        """Start nothing yet; `limit_s` is how long one job may take."""
+        """Start nothing yet."""
         self.limit_s = limit_s
-        self._address = ""
+        self.address = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
         self._lock = threading.Lock()
@@ -112,12 +114,17 @@ class WarmTrainer:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _attached, (self._address, self.limit_s)
+        return _attached, (self.address, self.limit_s)
+
+    @property
+    def pid(self) -> int | None:
+        """Return the number of the process; None before its start, and of a copy."""
+        return None if self._process is None else self._process.pid
 
     def start(self) -> None:
         """Start the warm process unless it runs; raise NotWarm when it cannot."""
         with self._lock:
-            if not self._address:
+            if not self.address:
                 self._start()
 
     def ask(self, order: Order) -> Answer:
@@ -129,7 +136,7 @@ class WarmTrainer:
         wanted = {"job": order.job, "folder": str(order.folder), "limit_s": self.limit_s}
         try:
             with socket.socket(socket.AF_UNIX) as connection:
-                connection.connect(self._address)
+                connection.connect(self.address)
                 with connection.makefile("rw", encoding="utf-8") as stream:
                     stream.write(json.dumps(wanted) + "\n")
                     stream.flush()
@@ -145,7 +152,7 @@ class WarmTrainer:
             process.terminate()
             process.communicate()
             self._folder.close()
-        self._address = ""
+        self.address = ""
 
     def _start(self) -> None:
         missing = missing_libraries()
@@ -170,7 +177,7 @@ class WarmTrainer:
         said: list[bytes] = []
         for line in process.stdout:
             if line == b"ready\n":
-                self._address = address
+                self.address = address
                 return
             said.append(line)
         raise NotWarm(_gone(b"".join(said).decode(errors="replace").strip()))
@@ -193,7 +200,7 @@ def warm_environment(folder: str) -> dict[str, str]:
 
 def _attached(address: str, limit_s: float) -> WarmTrainer:
     warm = WarmTrainer(limit_s=limit_s)
-    warm._address = address  # noqa: SLF001 - its own class
+    warm.address = address
     return warm
 
 

@@ -1,7 +1,7 @@
 """Scripts for the gates to judge: a sound one, and the same with one thing changed."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.harness.verdict import Surroundings
+from podproof.harness.warm import WarmTrainer
 
 ROOTS = (Path(__file__).parents[2],)
 AT_HAND = Surroundings(ROOTS)
@@ -38,3 +39,15 @@ def tamper(sound: PodScript) -> Tamper:
         return replace(sound, text=text, sha256=hashlib.sha256(text.encode()).hexdigest())
 
     return replaced
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[WarmTrainer]:
+    """One warm process for all tests that train; it starts with the first of them."""
+    with WarmTrainer() as trainer:
+        yield trainer
+
+
+@pytest.fixture(scope="session")
+def warm_at_hand(warm: WarmTrainer) -> Surroundings:
+    return replace(AT_HAND, warm=warm)
