@@ -40,6 +40,11 @@ def best_step(trained: Trained) -> int | None:
     return min(candidates, key=lambda step: (scores[step], step))
 
 
+def is_alike(first: Path, second: Path) -> bool:
+    """Tell whether two files are there and hold the same bytes."""
+    return second.is_file() and file_sha256(first) == file_sha256(second)
+
+
 def _of_highest_margin(trained: Trained) -> list[int]:
     told = {event.step: event for event in trained.of(EventKind.EVALUATION) if event.step}
     losses = {step: number_or_none(event.body.get("eval_loss")) for step, event in told.items()}
@@ -131,14 +136,10 @@ def _differing(folder: Path, trained: Trained) -> Iterator[str]:
     best = best_step(trained) or max(trained.saved_steps, default=0)
     checkpoint = trained.output / f"checkpoint-{best}"
     for name in WEIGHT_FILES:
-        if (checkpoint / name).is_file() and not _are_alike(checkpoint / name, folder / name):
+        if (checkpoint / name).is_file() and not is_alike(checkpoint / name, folder / name):
             yield f"{name} differs from that of checkpoint-{best}, which has the best score"
     if not checkpoint.is_dir():
         yield f"checkpoint-{best}, which has the best score, was not kept"
-
-
-def _are_alike(first: Path, second: Path) -> bool:
-    return second.is_file() and file_sha256(first) == file_sha256(second)
 
 
 def _model_card(trained: Trained) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from podproof.harness.embedded import embedded
+from podproof.harness.promises import is_alike
 from podproof.harness.shrink import (
     STAND_IN,
     Shrunken,
@@ -25,6 +26,7 @@ from podproof.harness.shrink import (
     with_stand_in,
     without_targets,
 )
+from podproof.runtime.checkpoints import WEIGHT_FILES, checkpoint_step, list_checkpoints
 from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.models import model_location
 from podproof.runtime.plan import (
@@ -35,6 +37,7 @@ from podproof.runtime.plan import (
     plan_from_json,
     plan_to_json,
 )
+from podproof.runtime.scorer import SCORE_KEY
 
 SCRIPT_FILE = "pod_script.py"
 PLAN_FILE = "plan.json"
@@ -89,7 +92,11 @@ def train(folder: Path, models: Path) -> Result:
 
 
 def load(folder: Path, models: Path) -> Result:
-    """Load what was delivered as its user would, and compute with it once."""
+    """Load what was delivered as its user would, and compute with it once.
+
+    Then have the script deliver each checkpoint that was kept, as if that one were the best: the
+    one that was may have been delivered only because it was the last.
+    """
     import torch
     from transformers import AutoTokenizer
 
@@ -99,11 +106,12 @@ def load(folder: Path, models: Path) -> Result:
     with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
         model = _loaded(code, plan, place)
         template = _template(code, plan)
+        others = _not_delivered(code, plan, folder / OUTPUT_FOLDER)
     tokens = tokenizer("What comes after 7?", return_tensors="pt", return_token_type_ids=False)
     with torch.no_grad():
         logits = model(**tokens).logits
     facts = {"is_finite": bool(torch.isfinite(logits).all()), "wanted_template": template}
-    return 0, {**facts, "template": tokenizer.chat_template}
+    return 0, {**facts, "template": tokenizer.chat_template, "not_delivered": others}
 
 
 JOBS: Mapping[str, Callable[[Path, Path], Result]] = {"build": build, "train": train, "load": load}
@@ -282,6 +290,30 @@ def _template(code: Any, plan: Plan) -> str | None:
         else AutoTokenizer.from_pretrained(name).chat_template
     )
     return template
+
+
+def _not_delivered(code: Any, plan: Plan, output: Path) -> list[int]:
+    """Return the steps of those checkpoints that the script would not deliver, were they the best.
+
+    They are delivered into another folder, from links to where they are.
+    """
+    checkpoints = list_checkpoints(output)
+    history = json.loads((checkpoints[-1] / "trainer_state.json").read_text())["log_history"]
+    again = output.with_name("again")
+    again.mkdir()
+    for path in checkpoints:
+        (again / path.name).symlink_to(path)
+    script_plan = code.plan_from_json(plan_to_json(plan))
+    ending = code.TrainingEnding(code.EventKind.DONE, None, 0.0)
+    wrong = []
+    for path in checkpoints if any(SCORE_KEY in log for log in history) else ():
+        step = checkpoint_step(path) or 0
+        facts = code.TrainingFacts(history, step, step, 0, 0, {})
+        code.deliver_best(script_plan, again, facts, ending, str)
+        there = again / plan.publish.dir
+        names = [name for name in WEIGHT_FILES if (path / name).is_file()]
+        wrong += [] if all(is_alike(path / name, there / name) for name in names) else [step]
+    return wrong
 
 
 def _told(error: Exception) -> dict[str, Any]:

@@ -82,6 +82,10 @@ def _loaded(answer: Answer, plan: Plan) -> Iterator[Problem]:
         yield Problem(plan.publish.dir, f"what was delivered does not load by itself: {last}")
     if result.get("is_finite") is False:
         yield Problem(plan.publish.dir, "the delivered weights compute numbers that are not finite")
+    for step in result.get("not_delivered", ()):
+        yield Problem(
+            "smoke.choice", f"were step {step} the best, other weights would be delivered"
+        )
     # For the loss of the assistant's turns alone TRL may put its own form of the template there.
     is_exact = not plan.arguments.get("assistant_only_loss")
     wanted, there = result.get("wanted_template"), result.get("template")

@@ -71,6 +71,19 @@ def test_a_delivery_of_another_checkpoint_than_the_best_is_refused(
     assert "model.safetensors differs from that of checkpoint-4" in problems[-2].what
 
 
+def test_a_delivery_that_is_right_by_chance_is_refused(
+    tamper: Tamper, warm_at_hand: Surroundings
+) -> None:
+    script = tamper(
+        "key=lambda step: (step != facts.best_step, -usable[step], step)",
+        "key=lambda step: (step != 4, step)",
+    )
+
+    (problem,) = refusals(script, warm_at_hand)
+
+    assert problem.what == "were step 8 the best, other weights would be delivered"
+
+
 def test_a_delivery_that_does_not_load_by_itself_is_refused(
     tamper: Tamper, warm_at_hand: Surroundings
 ) -> None:
@@ -85,6 +98,7 @@ def test_a_delivery_that_does_not_load_by_itself_is_refused(
     assert "does not load by itself" in problem.what
 
 
+@pytest.mark.slow
 def test_a_delivery_that_lost_its_chat_template_is_refused(
     tamper: Tamper, warm_at_hand: Surroundings
 ) -> None:
@@ -125,9 +139,10 @@ def test_data_that_the_script_refuses_are_told_in_its_own_words(
 def test_level_full_asks_both_gates_and_a_refused_trainer_is_not_trained(
     warm_at_hand: Surroundings,
 ) -> None:
-    lora = ("experiment=tiny_sft", "adapter=lora", "gates=full")
+    lora = ("experiment=tiny_sft", "adapter=lora", "adapter.target_modules=[c_attn]")
+    skipped = ("gates=full", "gates.skip.scorer=not asked", "gates.skip.dryrun=not asked")
 
-    refused = clear(script_of(*lora, "adapter.target_modules=[c_attn]"), warm_at_hand)
+    refused = clear(script_of(*lora, *skipped), warm_at_hand)
 
     assert isinstance(refused, Refused)
     outcomes = {verdict.gate: verdict for verdict in refused.verdicts}

@@ -48,6 +48,7 @@ def test_a_script_that_dies_is_refused_with_the_signal(
     assert "was killed by signal 9" in problems[0].what
 
 
+@pytest.mark.slow
 def test_a_script_that_exits_without_a_word_is_refused(
     tamper: Tamper, warm_at_hand: Surroundings
 ) -> None:
@@ -99,6 +100,7 @@ def test_a_job_ends_when_nobody_waits_for_it_any_more(
         until(lambda: not is_running(int(note.read_text())))
 
 
+@pytest.mark.slow
 def test_what_one_job_does_to_its_memory_the_next_one_does_not_see(
     tamper: Tamper, sound: PodScript, warm_at_hand: Surroundings
 ) -> None:
