@@ -4,7 +4,7 @@ import importlib.metadata
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
@@ -34,12 +34,21 @@ def small_job(
     """Yield a job whose plan `shrink` made of the script's; its folder is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="podproof-", ignore_cleanup_errors=True) as place:
         folder = Path(place).resolve()
-        data, rows = few_rows(script.run.plan, surroundings.data_roots, folder)
-        small = shrink(script.run.plan, data)
+        plan = _with_whole_path(script.run.plan)
+        data, rows = few_rows(plan, surroundings.data_roots, folder)
+        small = shrink(plan, data)
         (folder / SCRIPT_FILE).write_text(script.text, encoding="utf-8")
         (folder / PLAN_FILE).write_text(plan_to_json(small.plan), encoding="utf-8")
         others = other_versions(script.run.requirements)
         yield SmallJob(folder, small.plan, (rows, *small.notes, *others))
+
+
+def _with_whole_path(plan: Plan) -> Plan:
+    """Return the plan with the whole path of a model that is a folder; a job runs elsewhere."""
+    path = Path(plan.model.name_or_path)
+    if not plan.model.name_or_path or not path.is_dir():
+        return plan
+    return replace(plan, model=replace(plan.model, name_or_path=str(path.resolve())))
 
 
 def other_versions(requirements: tuple[str, ...]) -> tuple[str, ...]:

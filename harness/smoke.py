@@ -60,9 +60,9 @@ def _ending(answer: Answer, trained: Trained) -> Iterator[Problem]:
 
 
 def _failure(failed: Event, answer: Answer, plan: Plan) -> Iterator[Problem]:
-    error, _, message = str(failed.body.get("error", "")).partition(": ")
+    error, colon, message = str(failed.body.get("error", "")).partition(": ")
     told = [str(item) for item in failed.body.get("problems", ())]
-    if not message:
+    if not colon:
         # One of our own errors: each of its problems already says where, what and the way out.
         for text in told:
             where, _, rest = text.partition(": ")
@@ -71,7 +71,8 @@ def _failure(failed: Event, answer: Answer, plan: Plan) -> Iterator[Problem]:
         return
     at = next((line.strip() for line in reversed(told) if "pod_script.py" in line), "")
     for problem in explained(error, message, plan):
-        yield Problem(problem.where, f"{problem.what} ({at})" if at else problem.what)
+        what = f"{problem.what} ({at})" if at else problem.what
+        yield Problem(problem.where, what, problem.way_out)
 
 
 def _loaded(answer: Answer, plan: Plan) -> Iterator[Problem]:

@@ -33,7 +33,6 @@ _PASSED_ON = (
     "LD_LIBRARY_PATH",
     "PATH",
     "PYTHONPATH",
-    "TMPDIR",
     "HF_HOME",
     "HF_HUB_CACHE",
     "SSL_CERT_FILE",
@@ -195,7 +194,8 @@ def missing_libraries(names: Iterable[str] = LIBRARIES) -> tuple[str, ...]:
 def warm_environment(folder: str) -> dict[str, str]:
     """Return the environment of a warm process whose caches and drafts go into `folder`."""
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    return {**passed_on, **_QUIET, "HF_DATASETS_CACHE": f"{folder}/datasets"}
+    own = {"TMPDIR": folder, "HF_DATASETS_CACHE": f"{folder}/datasets"}
+    return {**passed_on, **_QUIET, **own}
 
 
 def _attached(address: str, limit_s: float) -> WarmTrainer:

@@ -9,41 +9,24 @@ from pathlib import Path
 import pytest
 
 from podproof.harness.promises import best_step, broken_promises
-from podproof.harness.real_training import OUTPUT_FOLDER
-from podproof.harness.shrink import plan_to_train
-from podproof.harness.small_job import small_job
 from podproof.harness.trained import Trained, read_trained
-from podproof.harness.warm import Job, Order, WarmTrainer
 from podproof.runtime.plan import Objective, Plan, PredictionsPlan
-from tests.harness.conftest import AT_HAND, script_of
+from tests.harness.conftest import SoundOutput
 
 Wrong = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module")
-def sound_output(
-    warm: WarmTrainer, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Plan, Path]:
-    """Train once; return where it was trained, by which plan, and a copy of what it left."""
-    kept = tmp_path_factory.mktemp("trained") / "kept"
-    with small_job(script_of("experiment=tiny_sft"), AT_HAND, plan_to_train) as job:
-        assert warm.ask(Order(Job.TRAIN, job.folder)).code == 0
-        shutil.copytree(job.folder / OUTPUT_FOLDER, kept)
-        return job.folder / OUTPUT_FOLDER, job.plan, kept
-
-
 @pytest.fixture
-def output(sound_output: tuple[Path, Plan, Path]) -> Path:
+def output(sound_output: SoundOutput) -> Path:
     """Put what was trained back where its events say it is."""
-    place, _, kept = sound_output
-    shutil.rmtree(place.parent, ignore_errors=True)
-    shutil.copytree(kept, place)
-    return place
+    shutil.rmtree(sound_output.place.parent, ignore_errors=True)
+    shutil.copytree(sound_output.kept, sound_output.place)
+    return sound_output.place
 
 
 @pytest.fixture
-def plan(sound_output: tuple[Path, Plan, Path]) -> Plan:
-    return sound_output[1]
+def plan(sound_output: SoundOutput) -> Plan:
+    return sound_output.plan
 
 
 def broken(trained: Trained) -> list[str]:

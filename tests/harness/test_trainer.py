@@ -3,10 +3,11 @@
 import pytest
 
 from podproof.harness.small_job import other_versions
+from podproof.harness.smoke import smoke_answer
 from podproof.harness.trainer import trainer_answer
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
-from tests.harness.conftest import script_of
+from tests.harness.conftest import SoundOutput, script_of
 
 LORA = ("experiment=tiny_sft", "adapter=lora")
 
@@ -75,6 +76,20 @@ def test_a_model_that_is_not_at_hand_is_known_by_its_name(warm_at_hand: Surround
     assert "Qwen/Qwen3-8B is not at hand: a qwen3 of 2 layers" in summary
     assert "made rows, for the data are not at hand" in summary
     assert [problem.where for problem in problems] == ["adapter.target_modules"]
+
+
+def test_a_model_in_a_folder_keeps_its_architecture_its_tokenizer_and_its_template(
+    warm_at_hand: Surroundings, sound_output: SoundOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(sound_output.kept)
+    model = ("model.init=pretrained", "model.name_or_path=./delivered", "model.config={}")
+    script = script_of(*LORA, *model, "model.tokenizer_vocab_size=null")
+
+    for answer in (trainer_answer, smoke_answer):
+        summary, problems = answer(script, warm_at_hand)
+
+        assert problems == ()
+        assert "a llama of 2 layers with the tokenizer of" in summary
 
 
 def test_a_model_that_nobody_knows_is_stood_in_for_and_its_targets_are_not_judged(

@@ -5,6 +5,7 @@ import pickle
 import socket
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from podproof.harness.smoke import smoke_answer
 from podproof.harness.trainer import trainer_answer
 from podproof.harness.verdict import Surroundings
 from podproof.harness.warm import Job, NotWarm, Order, WarmTrainer
-from tests.harness.conftest import AT_HAND, Tamper
+from tests.harness.conftest import AT_HAND, Tamper, script_of
 
 BEGINNING = "    rows = read_data(plan.data, plan.method, run.surroundings.data_roots)\n    _report"
 
@@ -70,6 +71,14 @@ def test_a_script_that_hangs_is_ended_in_time_and_the_place_is_told(
     assert "in _train_and_deliver" in problems[0].what
 
 
+def test_a_script_that_takes_more_memory_than_a_job_may_fails_alone(
+    tamper: Tamper, warm_at_hand: Surroundings
+) -> None:
+    _, (problem,) = smoke_answer(beginning_with(tamper, "bytearray(9 << 30)"), warm_at_hand)
+
+    assert problem.what.startswith("MemoryError")
+
+
 def test_a_process_that_is_left_running_is_told_and_ended(
     tamper: Tamper, warm_at_hand: Surroundings, tmp_path: Path
 ) -> None:
@@ -108,6 +117,16 @@ def test_what_one_job_does_to_its_memory_the_next_one_does_not_see(
     assert smoke_answer(spoiling, warm_at_hand)[1] != ()
 
     assert trainer_answer(sound, warm_at_hand)[1] == ()
+
+
+@pytest.mark.slow
+def test_several_scripts_are_proven_side_by_side(warm_at_hand: Surroundings) -> None:
+    scripts = [script_of(f"experiment=tiny_{method}") for method in ("sft", "dpo", "orpo")]
+
+    with ThreadPoolExecutor(len(scripts)) as threads:
+        answers = list(threads.map(lambda script: smoke_answer(script, warm_at_hand), scripts))
+
+    assert [problems for _, problems in answers] == [(), (), ()]
 
 
 def test_a_copy_speaks_to_the_same_process_and_leaves_it_running(warm: WarmTrainer) -> None:
