@@ -52,9 +52,9 @@ class PodSpec:
 class Run:
     """A config that passed every rule, lowered to what the later steps need.
 
-    `requirements` are exact pins such as `trl==1.16.0`, sorted; `gates_level` is static or
-    fast; `gates_skip` maps a gate id to the reason its user gave for skipping it. `own_scorer` is
-    the text of the user's `scorer.file`, read once.
+    `requirements` are exact pins such as `trl==1.16.0`, sorted; `gates_level` is static,
+    fast or full; `gates_skip` maps a gate id to the reason its user gave for skipping it.
+    `own_scorer` is the text of the user's `scorer.file`, read once.
     """
 
     plan: Plan

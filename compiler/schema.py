@@ -169,6 +169,8 @@ GATE_IDS = (
     "scorer",
     "dryrun",
     "regression",
+    "trainer",
+    "smoke",
 )
 
 

@@ -5,7 +5,7 @@ Only `clear` makes a Cleared, and only `launch` takes one: nothing is launched t
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from podproof.compiler.errors import BadConfig, BadScript
@@ -19,7 +19,17 @@ from podproof.harness.properties import PROPERTIES, broken_properties
 from podproof.harness.regression import regression_answer
 from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
-from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused, Surroundings
+from podproof.harness.smoke import smoke_answer
+from podproof.harness.trainer import trainer_answer
+from podproof.harness.verdict import (
+    Cleared,
+    GateVerdict,
+    Level,
+    Outcome,
+    Refused,
+    Surroundings,
+    warmed,
+)
 from podproof.runtime.errors import PodproofError, Problem
 
 # Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
@@ -33,13 +43,15 @@ class Gate:
     """One question to a script: `ask` returns what was checked, the problems found, and details.
 
     `needs_sound_script` marks gates that run the script's code, and so must not be asked about
-    one whose text was already refused.
+    one whose text was already refused. `after` names gates whose refusal this one could only
+    repeat.
     """
 
     gate_id: str
     level: Level
     ask: Callable[[PodScript, Surroundings], Answer]
     needs_sound_script: bool = False
+    after: tuple[str, ...] = ()
 
 
 def _artefact(script: PodScript, _surroundings: Surroundings) -> Answer:
@@ -75,6 +87,14 @@ GATES: tuple[Gate, ...] = (
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
     Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
     Gate("regression", Level.FAST, regression_answer, needs_sound_script=True),
+    Gate("trainer", Level.FULL, trainer_answer, needs_sound_script=True, after=("api",)),
+    Gate(
+        "smoke",
+        Level.FULL,
+        smoke_answer,
+        needs_sound_script=True,
+        after=("api", "data", "trainer"),
+    ),
 )
 
 _ORDER = tuple(Level)
@@ -92,9 +112,11 @@ def clear(
     ignored.
     """
     verdicts = [_config_verdict()]
-    for gate in GATES:
-        on_gate(gate.gate_id)
-        verdicts.append(_verdict(gate, script, surroundings, verdicts))
+    with warmed(surroundings) as warm:
+        there = replace(surroundings, warm=warm)
+        for gate in GATES:
+            on_gate(gate.gate_id)
+            verdicts.append(_verdict(gate, script, there, verdicts))
     if any(verdict.outcome is Outcome.REFUSED for verdict in verdicts):
         return Refused(script, tuple(verdicts))
     return Cleared(script, tuple(verdicts))
@@ -164,4 +186,7 @@ def _reason_to_skip(gate: Gate, script: PodScript, before: Sequence[GateVerdict]
     refused = {verdict.gate for verdict in before if verdict.outcome is Outcome.REFUSED}
     if gate.needs_sound_script and "artefact" in refused:
         return "not run: the script's text was refused"
+    before_it = [name for name in gate.after if name in refused]
+    if before_it:
+        return f"not run: {before_it[0]} refused already"
     return None

@@ -1,6 +1,7 @@
 """What the gates say: one verdict each, and the value that lets a script be launched."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from podproof.compiler.ir import PodScript
 from podproof.compiler.throughput import PastRun
+from podproof.harness.warm import WarmTrainer
 from podproof.runtime.errors import Problem
 
 
@@ -36,13 +38,26 @@ class Surroundings:
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
     what it remembers; without one nothing is remembered. `past_runs` are what runs got done
-    before. `approved` is the folder of approved scripts, which need not be there.
+    before. `approved` is the folder of approved scripts, which need not be there. `warm` is the
+    process in which the gates of level full train; several scripts may share it, and without one
+    each script starts its own.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
     past_runs: tuple[PastRun, ...] = ()
     approved: Path | None = None
+    warm: WarmTrainer | None = None
+
+
+@contextmanager
+def warmed(surroundings: Surroundings) -> Iterator[WarmTrainer]:
+    """Yield the warm process of the surroundings, or one of its own that ends with the block."""
+    if surroundings.warm is not None:
+        yield surroundings.warm
+        return
+    with WarmTrainer() as warm:
+        yield warm
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from podproof.harness.warm import WarmTrainer
 from tests.faults.corpus import Judged, cases, judge
 
 
 def main() -> int:
     """Judge every case; return 1 when a fault that must be caught is not, or a good one refused."""
-    faults, good = _judged("planted"), _judged("good")
+    with WarmTrainer() as warm:
+        faults, good = _judged("planted", warm), _judged("good", warm)
     console = Console()
     console.print(_table("layer", faults, [item.case.layer for item in faults]))
     console.print(_table("gate", faults, [item.case.gate for item in faults]))
@@ -33,11 +35,11 @@ def main() -> int:
     return int(bool(alarms) or any(not item.case.missed for item in missed))
 
 
-def _judged(folder: str) -> list[Judged]:
+def _judged(folder: str, warm: WarmTrainer) -> list[Judged]:
     found = []
     for case in track(cases(folder), description=folder, console=Console(stderr=True)):
         with _empty_folder() as place:
-            found.append(judge(case, place))
+            found.append(judge(case, place, warm))
     return found
 
 

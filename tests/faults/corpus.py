@@ -11,6 +11,7 @@ One YAML file is one case:
     experiment the text of an experiment of one's own, chosen as experiment=planted
     script     pieces of the compiled script, old to new; `rehash: false` leaves the old hash
     peers      the row of the battery that other tools were asked, when it is one of its faults
+    level      how much is proven (fast, or static where a static gate must refuse)
     missed     why no gate refuses it yet; such a case must stay refused by none
 """
 
@@ -29,6 +30,7 @@ from podproof.compiler.read import Request, read
 from podproof.compiler.script import compile_run
 from podproof.harness.gates import GATES, clear, refused_config
 from podproof.harness.verdict import Cleared, Level, Outcome, Refused, Surroundings
+from podproof.harness.warm import WarmTrainer
 from podproof.runtime.errors import Problem
 
 FOLDER = Path(__file__).parent
@@ -51,6 +53,7 @@ class Case:
     script: Mapping[str, str] = field(default_factory=dict)
     rehash: bool = True
     peers: str = ""
+    level: str = ""
     missed: str = ""
 
 
@@ -80,11 +83,14 @@ def cases(folder: str) -> tuple[Case, ...]:
     return tuple(_case(path) for path in sorted((FOLDER / folder).glob("*.yaml")))
 
 
-def judge(case: Case, place: Path) -> Judged:
-    """Ask the gates about a case; `place` is an empty folder for its files."""
+def judge(case: Case, place: Path, warm: WarmTrainer | None = None) -> Judged:
+    """Ask the gates about a case; `place` is an empty folder for its files.
+
+    Cases of level full train in `warm`, or in a process of their own.
+    """
     for name, text in case.files.items():
         (place / name).write_text(text, encoding="utf-8")
-    result = _result(case, place)
+    result = _result(case, place, warm)
     refused = (item for item in result.verdicts if item.outcome is Outcome.REFUSED)
     return Judged(case, {verdict.gate: verdict.problems for verdict in refused})
 
@@ -96,15 +102,16 @@ def _case(path: Path) -> Case:
     return Case(name=path.stem, **fields)
 
 
-def _result(case: Case, place: Path) -> Cleared | Refused:
+def _result(case: Case, place: Path, warm: WarmTrainer | None) -> Cleared | Refused:
     config_dir = _config_dir(case, place)
     # Nobody waits for the fast gates where a static one must refuse.
-    level = ("gates=static",) if case.gate in STATIC_GATES else ()
+    level = case.level or ("static" if case.gate in STATIC_GATES else "")
+    gates = (f"gates={level}",) if level else ()
     try:
-        script = compile_run(lower(read(Request((*case.overrides, *level), config_dir))))
+        script = compile_run(lower(read(Request((*case.overrides, *gates), config_dir))))
     except BadConfig as error:
         return refused_config(error)
-    return clear(_tampered(script, case), Surroundings((place, EXAMPLES)))
+    return clear(_tampered(script, case), Surroundings((place, EXAMPLES), warm=warm))
 
 
 def _config_dir(case: Case, place: Path) -> Path | None:

@@ -109,7 +109,8 @@ def _cleared(script: PodScript) -> Cleared | None:
     with progress("asking the gates") as update:
         result = clear(script, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
     if isinstance(result, Cleared):
-        passed = ", ".join(verdict.gate for verdict in result.verdicts)
+        asked = (item for item in result.verdicts if item.outcome.value == "passed")
+        passed = ", ".join(verdict.gate for verdict in asked)
         err().print(f"cleared by {passed}")
         return result
     err().print(verdict_table(result))

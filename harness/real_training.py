@@ -1,0 +1,326 @@
+"""What is done in a fork of the warm process: build, train and load, with the script's own code.
+
+The one module beside `runtime/` that imports the training libraries, and only inside functions: to
+have them loaded before a fork, to make a model small, and to load what was delivered as its user
+would. Everything else is done by the script, whose text is loaded as it stands.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from podproof.harness.embedded import embedded
+from podproof.harness.promises import is_alike
+from podproof.harness.shrink import (
+    STAND_IN,
+    Shrunken,
+    family_of,
+    shrunken_config,
+    with_stand_in,
+    without_targets,
+)
+from podproof.runtime.checkpoints import WEIGHT_FILES, checkpoint_step, list_checkpoints
+from podproof.runtime.libraries import prepare_training_libraries
+from podproof.runtime.models import model_location
+from podproof.runtime.plan import (
+    AdapterKind,
+    ModelInit,
+    ModelPlan,
+    Plan,
+    plan_from_json,
+    plan_to_json,
+)
+from podproof.runtime.scorer import SCORE_KEY
+
+SCRIPT_FILE = "pod_script.py"
+PLAN_FILE = "plan.json"
+OUTPUT_FOLDER = "output"
+
+Result = tuple[int, Mapping[str, Any]]
+
+
+def load_libraries() -> None:
+    """Load all that a training needs, so that no fork has to."""
+    prepare_training_libraries()
+    import datasets  # noqa: F401
+    import peft
+    import transformers
+    import trl
+    from trl.experimental.orpo import ORPOTrainer  # noqa: F401
+
+    # The others load a class when it is first named.
+    _ = transformers.AutoModelForCausalLM, transformers.LlamaForCausalLM
+    _ = transformers.PreTrainedTokenizerFast, peft.LoraConfig
+    _ = trl.SFTTrainer, trl.DPOTrainer
+
+
+def build(folder: Path, models: Path) -> Result:
+    """Build the trainer of the plan, its optimizer and schedule, without a step of training.
+
+    The result says what was built, or what the libraries raised.
+    """
+    small = _small(folder, models)
+    with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
+        try:
+            built = _built(code, small.plan, folder / OUTPUT_FOLDER)
+            facts = _facts(built.trainer, small.plan)
+            # Their arguments are judged only when they are made, which is when training begins.
+            built.trainer.create_optimizer_and_scheduler(num_training_steps=100)
+        except Exception as error:
+            told = {**_told(error), "linear": _linear_names(small.plan)}
+            return 1, {"notes": list(small.notes), "error": told}
+    return 0, {"notes": [*small.notes, *built.adjustments], **facts}
+
+
+def train(folder: Path, models: Path) -> Result:
+    """Run the script's own `main` on the small plan; the result holds its exit code's meaning."""
+    small = _small(folder, models)
+    sys.argv = [str(folder / SCRIPT_FILE)]
+    os.environ["PODPROOF_OUTPUT"] = str(folder / OUTPUT_FOLDER)
+    with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
+        # The parts for several processes and for the hub are the two that need others.
+        parts = {name: part for name, part in code.PARTS.items() if name not in {"ranks", "hub"}}
+        exit_code = code.main(plan_to_json(small.plan), parts, [])
+    return exit_code, {"notes": list(small.notes)}
+
+
+def load(folder: Path, models: Path) -> Result:
+    """Load what was delivered as its user would, and compute with it once.
+
+    Then have the script deliver each checkpoint that was kept, as if that one were the best: the
+    one that was may have been delivered only because it was the last.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    plan = _small(folder, models).plan
+    place = folder / OUTPUT_FOLDER / plan.publish.dir
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
+        model = _loaded(code, plan, place)
+        template = _template(code, plan)
+        others = _not_delivered(code, plan, folder / OUTPUT_FOLDER)
+    tokens = tokenizer("What comes after 7?", return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        logits = model(**tokens).logits
+    facts = {"is_finite": bool(torch.isfinite(logits).all()), "wanted_template": template}
+    return 0, {**facts, "template": tokenizer.chat_template, "not_delivered": others}
+
+
+JOBS: Mapping[str, Callable[[Path, Path], Result]] = {"build": build, "train": train, "load": load}
+
+
+def _small(folder: Path, models: Path) -> Shrunken:
+    plan = plan_from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    return with_small_model(plan, models)
+
+
+def with_small_model(plan: Plan, models: Path) -> Shrunken:
+    """Return the plan with two small layers of its model's architecture.
+
+    A pretrained model becomes a folder in `models`, made once for all plans that name it: a small
+    model with random weights, and its own tokenizer. Where its config is not at hand another model
+    stands in, and a note says so.
+    """
+    if plan.model.init is ModelInit.RANDOM:
+        config = shrunken_config(_full_config(plan.model.config))
+        vocabulary = min(plan.model.tokenizer_vocab_size or 512, 512)
+        model = replace(plan.model, config=config, tokenizer_vocab_size=vocabulary)
+        return Shrunken(replace(plan, model=model), (f"a {config['model_type']} of 2 layers",))
+    key = hashlib.sha256(json.dumps(asdict(plan.model), sort_keys=True).encode()).hexdigest()
+    place = models / key[:16]
+    try:
+        if not place.is_dir():
+            _make_small_model(plan.model, place)
+    except Exception as error:  # whatever keeps a model from being at hand, another stands in
+        return _stand_in(plan, error)
+    kind = json.loads((place / "config.json").read_text(encoding="utf-8"))["model_type"]
+    model = replace(plan.model, name_or_path=str(place), revision=None, gguf_file=None)
+    note = f"a {kind} of 2 layers with the tokenizer of {plan.model.name_or_path}"
+    return Shrunken(replace(plan, model=model), (note,))
+
+
+def _stand_in(plan: Plan, error: Exception) -> Shrunken:
+    name = plan.model.name_or_path
+    family = family_of(name)
+    if family is not None:
+        config = shrunken_config(_full_config({"model_type": family}))
+        note = f"{name} is not at hand: a {family} of 2 layers with a tokenizer of its own"
+        return Shrunken(with_stand_in(plan, config), (note,))
+    config = shrunken_config(_full_config(STAND_IN))
+    why = str(error).strip().partition("\n")[0][:120]
+    note = f"{name} is not at hand ({why}): a llama stands in, adapter.target_modules untried"
+    return Shrunken(without_targets(with_stand_in(plan, config)), (note,))
+
+
+def _full_config(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with all of its model type's own defaults, as `AutoConfig.for_model` does."""
+    from transformers import AutoConfig
+
+    return {**AutoConfig.for_model(**given).to_dict(), "model_type": given["model_type"]}
+
+
+def _make_small_model(plan: ModelPlan, place: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    location = model_location(plan)
+    source = {"revision": plan.revision, "gguf_file": plan.gguf_file}
+    options = {name: value for name, value in source.items() if value is not None}
+    config = AutoConfig.from_pretrained(location, **options).to_dict()
+    tokenizer = AutoTokenizer.from_pretrained(location, **options)
+    small = AutoConfig.for_model(**shrunken_config(config))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
+    draft = place.with_name(f"{place.name}.{os.getpid()}")
+    model.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    try:
+        os.replace(draft, place)
+    except OSError:
+        # Another job was faster.
+        shutil.rmtree(draft)
+
+
+def _built(code: Any, plan: Plan, output: Path) -> Any:
+    """Return what the script's `build_trainer` makes of the plan."""
+    # In the script's own classes: its code compares with its own enumerations.
+    plan = code.plan_from_json(plan_to_json(plan))
+    rows = code.read_data(plan.data, plan.method, ())
+    stop = code.StopRequest()
+
+    def report(_kind: Any, **_event: Any) -> None:
+        """Tell nobody."""
+
+    safeguard = code.Safeguard(
+        stop,
+        plan.recovery.nonfinite,
+        code.CheckpointSealer(report),
+        report,
+        plan.config_sha256,
+        code.DeadlineWatch({}, plan.publish.to),
+    )
+    callback = code.PodCallback(plan.scorer, report, stop)
+    return code.build_trainer(plan, rows, output, callback, safeguard)
+
+
+def _facts(trainer: Any, plan: Plan) -> dict[str, Any]:
+    """Return what a built trainer tells about itself, and which adapter names fit nothing."""
+    named = dict(trainer.model.named_modules())
+    parts = {part for name in named for part in name.split(".")}
+    adapter = plan.adapter
+    wanted = () if adapter.kind is AdapterKind.NONE else adapter.target_modules
+    weights = [(item.numel(), item.requires_grad) for item in trainer.model.parameters()]
+    return {
+        "trainer": type(trainer).__name__,
+        "weights": sum(count for count, _ in weights),
+        "trained_weights": sum(count for count, is_trained in weights if is_trained),
+        "linear": _linear_names(plan),
+        "targets_lacking": [name for name in wanted if not _is_there(name, named)],
+        "modules_lacking": [
+            name
+            for name in (() if adapter.kind is AdapterKind.NONE else adapter.modules_to_save)
+            if name.rpartition(".")[2] not in parts
+        ],
+    }
+
+
+def _is_there(target: str, named: Mapping[str, Any]) -> bool:
+    """Tell whether a target fits a module; a place of a layer that was cut away always does."""
+    if target == "all-linear" or any(part.isdecimal() for part in target.split(".")):
+        return True
+    return any(name == target or name.endswith(f".{target}") for name in named)
+
+
+def _linear_names(plan: Plan) -> list[str]:
+    """Return the names of the model's linear layers, each once, as adapters call them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if plan.model.init is ModelInit.RANDOM:
+        config = AutoConfig.for_model(**plan.model.config)
+    else:
+        config = AutoConfig.from_pretrained(plan.model.name_or_path)
+    modules = AutoModelForCausalLM.from_config(config).named_modules()
+    linear = (torch.nn.Linear, _conv1d())
+    return sorted({name.rpartition(".")[2] for name, each in modules if isinstance(each, linear)})
+
+
+def _conv1d() -> Any:
+    """Return what GPT-2 and its kin have in the place of linear layers."""
+    from transformers.pytorch_utils import Conv1D
+
+    return Conv1D
+
+
+def _loaded(code: Any, plan: Plan, place: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    if plan.adapter.kind is AdapterKind.NONE:
+        return AutoModelForCausalLM.from_pretrained(place)
+    from peft import AutoPeftModelForCausalLM, PeftModel
+
+    if plan.model.init is ModelInit.PRETRAINED:
+        return AutoPeftModelForCausalLM.from_pretrained(place)
+    # Only the script can make the base that was drawn at random.
+    plan = code.plan_from_json(plan_to_json(plan))
+    rows = code.read_data(plan.data, plan.method, ())
+    texts = (text for row in rows.train for text in code.row_texts(row))
+    base = code.load_model(plan.model, plan.adapter.kind, seed=plan.seed, texts=texts, extra={})
+    return PeftModel.from_pretrained(base.model, place)
+
+
+def _template(code: Any, plan: Plan) -> str | None:
+    from transformers import AutoTokenizer
+
+    if plan.model.chat_template is not None:
+        return plan.model.chat_template
+    is_drawn = plan.model.init is ModelInit.RANDOM
+    name = plan.model.name_or_path
+    template: str | None = (
+        code.DEFAULT_CHAT_TEMPLATE
+        if is_drawn
+        else AutoTokenizer.from_pretrained(name).chat_template
+    )
+    return template
+
+
+def _not_delivered(code: Any, plan: Plan, output: Path) -> list[int]:
+    """Return the steps of those checkpoints that the script would not deliver, were they the best.
+
+    They are delivered into another folder, from links to where they are.
+    """
+    checkpoints = list_checkpoints(output)
+    history = json.loads((checkpoints[-1] / "trainer_state.json").read_text())["log_history"]
+    again = output.with_name("again")
+    again.mkdir()
+    for path in checkpoints:
+        (again / path.name).symlink_to(path)
+    script_plan = code.plan_from_json(plan_to_json(plan))
+    ending = code.TrainingEnding(code.EventKind.DONE, None, 0.0)
+    wrong = []
+    for path in checkpoints if any(SCORE_KEY in log for log in history) else ():
+        step = checkpoint_step(path) or 0
+        facts = code.TrainingFacts(history, step, step, 0, 0, {})
+        code.deliver_best(script_plan, again, facts, ending, str)
+        there = again / plan.publish.dir
+        names = [name for name in WEIGHT_FILES if (path / name).is_file()]
+        wrong += [] if all(is_alike(path / name, there / name) for name in names) else [step]
+    return wrong
+
+
+def _told(error: Exception) -> dict[str, Any]:
+    problems = getattr(error, "problems", ())
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "problems": [[item.where, item.what, item.way_out] for item in problems],
+        "trace": traceback.format_exc().splitlines()[-12:],
+    }
