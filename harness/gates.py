@@ -4,17 +4,18 @@ Only `clear` makes a Cleared, and only `launch` takes one: nothing is launched t
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
 from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
+from podproof.harness.data import data_answer
 from podproof.harness.dryrun import failed_dry_runs, scenarios
 from podproof.harness.embedded import embedded
 from podproof.harness.properties import PROPERTIES, broken_properties
-from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
 from podproof.harness.verdict import Cleared, GateVerdict, Level, Outcome, Refused, Surroundings
 from podproof.runtime.errors import Problem
@@ -22,12 +23,13 @@ from podproof.runtime.errors import Problem
 # Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
 EXAMPLES = 60
 
-Answer = tuple[str, tuple[Problem, ...]]
+Problems = tuple[Problem, ...]
+Answer = tuple[str, Problems] | tuple[str, Problems, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Gate:
-    """One question to a script: `ask` returns what was checked, and the problems found.
+    """One question to a script: `ask` returns what was checked, the problems found, and details.
 
     `needs_sound_script` marks gates that run the script's code, and so must not be asked about
     one whose text was already refused.
@@ -120,14 +122,16 @@ def _verdict(
     if reason is not None:
         return GateVerdict(gate.gate_id, gate.level, Outcome.SKIPPED, reason, (), 0.0)
     started = time.perf_counter()
+    details: Mapping[str, Any] = {}
     try:
-        summary, problems = gate.ask(script, surroundings)
+        summary, problems, *rest = gate.ask(script, surroundings)
+        details = dict(*rest)
     except Exception as error:  # a gate that breaks on a script must not let it pass
         summary = "the gate itself failed"
         problems = (Problem(gate.gate_id, f"{type(error).__name__}: {error}"),)
     outcome = Outcome.REFUSED if problems else Outcome.PASSED
     seconds = time.perf_counter() - started
-    return GateVerdict(gate.gate_id, gate.level, outcome, summary, problems, seconds)
+    return GateVerdict(gate.gate_id, gate.level, outcome, summary, problems, seconds, details)
 
 
 def _reason_to_skip(gate: Gate, script: PodScript, before: Sequence[GateVerdict]) -> str | None:

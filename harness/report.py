@@ -23,7 +23,9 @@ def verdict_table(result: Cleared | Refused) -> RenderableType:
             verdict.gate,
             verdict.level.value,
             Text(verdict.outcome.value, style=_STYLES[verdict.outcome]),
-            Text(verdict.summary),
+            Text(
+                f"{verdict.summary}; cached" if verdict.details.get("cached") else verdict.summary
+            ),
             f"{verdict.seconds:.2f}",
         )
     problems = [
@@ -61,13 +63,20 @@ def verdicts_to_dicts(verdicts: tuple[GateVerdict, ...]) -> tuple[dict[str, Any]
 
 
 def result_to_dict(result: Cleared | Refused) -> dict[str, Any]:
-    """Return the whole result as JSON values: cleared or not, which script, every verdict."""
+    """Return the whole result as JSON values: cleared or not, which script, every verdict.
+
+    A gate that has details beyond its summary has them here, and only here.
+    """
     script = result.script
+    verdicts = zip(verdicts_to_dicts(result.verdicts), result.verdicts, strict=True)
     return {
         "cleared": isinstance(result, Cleared),
         "name": None if script is None else script.run.plan.name,
         "sha256": None if script is None else script.sha256,
-        "verdicts": list(verdicts_to_dicts(result.verdicts)),
+        "verdicts": [
+            {**fields, "details": dict(verdict.details)} if verdict.details else fields
+            for fields, verdict in verdicts
+        ],
     }
 
 

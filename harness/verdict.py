@@ -1,11 +1,20 @@
 """What the gates say: one verdict each, and the value that lets a script be launched."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from podproof.compiler.ir import PodScript
 from podproof.runtime.errors import Problem
+
+# Told what is being done, and the share of it that is done, or None where nobody knows.
+OnProgress = Callable[[str, float | None], object]
+
+
+def untold(_what: str, _share: float | None) -> None:
+    """Hear of progress and tell nobody."""
 
 
 class Level(StrEnum):
@@ -32,16 +41,21 @@ class Surroundings:
     """What a gate may look at beside the script.
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
-    what it remembers; without one nothing is remembered.
+    what it remembers; without one nothing is remembered. `on_progress` is told how far a gate is
+    that may take long.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
+    on_progress: OnProgress = untold
 
 
 @dataclass(frozen=True)
 class GateVerdict:
-    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused."""
+    """One gate's answer; `summary` is what it checked, `problems` is empty unless refused.
+
+    `details` are the numbers behind the summary, as JSON values, where a gate has any.
+    """
 
     gate: str
     level: Level
@@ -49,6 +63,7 @@ class GateVerdict:
     summary: str
     problems: tuple[Problem, ...]
     seconds: float
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

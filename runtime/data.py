@@ -158,9 +158,9 @@ def usable_rows(
     try:
         yield from checked_rows(renamed, wanted, method)
     except BadData:
-        # A renaming of a column that is not there explains wrong columns better; it shows last.
-        for _ in renamed:
-            pass
+        # What else is wrong is told too; a renaming of a column that is not there shows last, and
+        # explains wrong columns better.
+        yield from (row for row in renamed if isinstance(row, BadRow))
         raise
 
 
@@ -233,7 +233,8 @@ def _data_read(
     """Read one source to its end, and judge what was found."""
     rows: list[Row] = []
     name = source_name(plan, source)
-    tally, problems = RowTally(name), []
+    tally = RowTally(name)
+    problems: list[Problem] = []
     try:
         read = renamed_rows(_data_rows(plan, source, roots), plan, name)
         for row in usable_rows(read, wanted, method):

@@ -36,6 +36,7 @@ _ROW_LENGTHS = {MethodName.ORPO: 512}
 _ROW_EXAMPLES = 5
 _ROW_PROBLEMS_SHOWN = 20
 _ROW_KINDS = 100
+_ROW_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def row_notices(rows: Rows) -> tuple[str, ...]:
 
 def row_identity(row: Row) -> str:
     """Return a text that two rows share only when their columns are equal."""
-    return json.dumps(row.columns, sort_keys=True, default=str)
+    return _ROW_ENCODER.encode(row.columns)
 
 
 def row_texts(row: Row) -> tuple[str, ...]:

@@ -139,11 +139,14 @@ def test_the_share_is_asked_of_each_file_by_itself(tmp_path: Path) -> None:
 
 def test_dropped_rows_are_gone_before_rows_are_cut_and_parted(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "rows.jsonl", [{"text": ""}, *TEXTS])
-    cut = {"max_rows": 10, "shuffle_seed": 3, "eval": EvalPlan(fraction=0.2)}
+    share = EvalPlan(fraction=0.2)
+    plan = DataPlan(
+        path="rows.jsonl", eval=share, max_rows=10, shuffle_seed=3, max_bad_fraction=0.1
+    )
 
-    read = read_sft(DataPlan(path="rows.jsonl", max_bad_fraction=0.1, **cut), tmp_path)
+    read = read_sft(plan, tmp_path)
     write_jsonl(tmp_path / "rows.jsonl", TEXTS)
-    clean = read_sft(DataPlan(path="rows.jsonl", **cut), tmp_path)
+    clean = read_sft(plan, tmp_path)
 
     assert [row.columns for row in read.train] == [row.columns for row in clean.train]
     assert [row.columns for row in read.eval] == [row.columns for row in clean.eval]

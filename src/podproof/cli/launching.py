@@ -105,7 +105,7 @@ def _launch_sweep(options: argparse.Namespace) -> int:
 def _cleared(script: PodScript) -> Cleared | None:
     """Ask every gate; print the report and return None when one refuses."""
     with progress("asking the gates") as update:
-        result = clear(script, surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
+        result = clear(script, surroundings(update), on_gate=lambda gate: update(f"gate {gate}"))
     if isinstance(result, Cleared):
         passed = ", ".join(verdict.gate for verdict in result.verdicts)
         err().print(f"cleared by {passed}")

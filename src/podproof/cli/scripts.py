@@ -1,6 +1,7 @@
 """`podproof compile` and `podproof verify`: from a config to a script, and to a yes or no."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from podproof.cli.terminal import (
@@ -10,6 +11,7 @@ from podproof.cli.terminal import (
     out,
     print_json,
     progress,
+    progress_line,
     show,
     show_error,
 )
@@ -27,9 +29,16 @@ def request_of(options: argparse.Namespace) -> Request:
     return Request(tuple(options.overrides), folder)
 
 
-def surroundings() -> Surroundings:
-    """Return what the gates may look at: data here and in the shipped examples, and our home."""
-    return Surroundings(data_roots(), home())
+def surroundings(update: Callable[[str], object] = str) -> Surroundings:
+    """Return what the gates may look at: data here and in the shipped examples, and our home.
+
+    `update` is told in one line how far a gate is.
+    """
+
+    def told(what: str, share: float | None) -> None:
+        update(progress_line(what, share))
+
+    return Surroundings(data_roots(), home(), told)
 
 
 def data_roots() -> tuple[Path, ...]:
@@ -71,7 +80,7 @@ def verify_config(options: argparse.Namespace) -> int:
             show_error(error)
         return error.exit_code
     with progress("asking the gates") as update:
-        result = clear(script, surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
+        result = clear(script, surroundings(update), on_gate=lambda gate: update(f"gate {gate}"))
     if options.output:
         write_script(script, Path(options.output), verdicts_to_dicts(result.verdicts))
     if options.json:
