@@ -8,7 +8,7 @@ from typing import Any
 from podproof.compiler.ir import PodScript, Run
 from podproof.harness.examination import Examined, examine
 from podproof.harness.row_advice import with_ways_out
-from podproof.harness.row_cache import cache_key, remember, remembered
+from podproof.harness.row_cache import cache_key, code_sha256, remember, remembered
 from podproof.harness.row_scan import has_parquet_reader
 from podproof.harness.tokenizer import TokenizerFiles, find_tokenizer
 from podproof.harness.verdict import Surroundings
@@ -72,6 +72,7 @@ def _examined(plan: Plan, paths: Sequence[Path], surroundings: Surroundings) -> 
     """Return what is remembered of these bytes under this plan, or look and remember."""
     tokenizer = find_tokenizer(plan.model)
     asked = {
+        "code": code_sha256(),
         "data": asdict(plan.data),
         "method": plan.method,
         "model": asdict(plan.model),

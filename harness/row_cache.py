@@ -7,18 +7,18 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from typing import Any
+
+from podproof import runtime
 
 _FOLDER = ("cache", "data")
 _PIECE = 1 << 20
 
 
 def cache_key(files: Sequence[Path], asked: Mapping[str, Any]) -> str:
-    """Return a digest of the files' names and bytes, of what is asked of them, and of our code."""
-    whole = sha256(_code_sha256().encode())
-    whole.update(json.dumps(asked, sort_keys=True, default=str).encode())
+    """Return a digest of the files' names and bytes, and of what is asked of them."""
+    whole = sha256(json.dumps(asked, sort_keys=True, default=str).encode())
     for path in files:
         whole.update(f"{path.name} {_file_sha256(path)} ".encode())
     return whole.hexdigest()
@@ -46,6 +46,19 @@ def remember(home: Path | None, key: str, value: Mapping[str, Any]) -> None:
         _replace(path, json.dumps(value, sort_keys=True))
 
 
+@cache
+def code_sha256(*folders: Path) -> str:
+    """Return a digest of the code in some folders; without any, of all that judges rows.
+
+    A rule that changes forgets what it said before.
+    """
+    whole = sha256()
+    for folder in folders or (Path(__file__).parent, Path(runtime.__file__).parent):
+        for path in sorted(folder.glob("*.py")):
+            whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
 def _replace(path: Path, text: str) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
     try:
@@ -66,15 +79,4 @@ def _file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
             whole.update(piece)
-    return whole.hexdigest()
-
-
-@cache
-def _code_sha256() -> str:
-    """Return a digest of all that judges rows: a rule that changes forgets what it said before."""
-    whole = sha256()
-    for package in ("podproof.runtime", "podproof.harness"):
-        for file in sorted(resources.files(package).iterdir(), key=lambda item: item.name):
-            if file.name.endswith(".py"):
-                whole.update(file.read_bytes())
     return whole.hexdigest()
