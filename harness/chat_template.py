@@ -2,9 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from importlib.util import find_spec
@@ -48,23 +47,21 @@ class ChatTemplate:
         """Return the conversation as text; raise TemplateRefused when the template cannot."""
         from jinja2 import TemplateError
 
-        template, spans_of = _compiled(self.text)
-        if isinstance(tools, str):
-            tools = json.loads(tools)
+        template, noted = _compiled(self.text)
+        noted.clear()
         try:
-            with spans_of() as (blocks, spans):
-                for block in template.generate(
-                    messages=messages,
-                    tools=tools or None,
-                    documents=None,
-                    add_generation_prompt=add_generation_prompt,
-                    **self.tokens,
-                ):
-                    blocks.append(block)
+            for block in template.generate(
+                messages=messages,
+                tools=json.loads(tools) if isinstance(tools, str) else tools,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self.tokens,
+            ):
+                noted.blocks.append(block)
         # Templates compute: beside Jinja's own errors they raise whatever Python raises.
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise TemplateRefused(str(error) or type(error).__name__) from error
-        return Rendered("".join(blocks), tuple(spans))
+        return Rendered("".join(noted.blocks), tuple(noted.spans))
 
 
 def training_template(template: ChatTemplate) -> ChatTemplate | None:
@@ -91,16 +88,49 @@ def _trl_templates() -> Path:
     return Path(next(iter(folders))) / "chat_templates"
 
 
+@dataclass
+class _Noted:
+    """What a rendering has made so far, and the spans between its marks."""
+
+    blocks: list[str] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+
+    def clear(self) -> None:
+        self.blocks.clear()
+        self.spans.clear()
+
+    def add(self, said: str) -> None:
+        start = sum(map(len, self.blocks))
+        self.spans.append((start, start + len(said)))
+
+
 @cache
-def _compiled(text: str) -> tuple[Any, Any]:
-    """Return the template, and a context in which its marks are noted; raise TemplateRefused."""
-    from jinja2 import TemplateSyntaxError, nodes
+def _compiled(text: str) -> tuple[Any, _Noted]:
+    """Return the template, and what notes its marks; raise TemplateRefused."""
+    from jinja2 import TemplateSyntaxError
     from jinja2.exceptions import TemplateError
-    from jinja2.ext import Extension, loopcontrols
+    from jinja2.ext import loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    blocks: list[str] = []
-    spans: list[tuple[int, int]] = []
+    def raise_exception(message: str) -> None:
+        raise TemplateError(message)
+
+    noted = _Noted()
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_generation(noted), loopcontrols]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 - as transformers does
+    try:
+        return environment.from_string(text), noted
+    except TemplateSyntaxError as error:
+        raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
+
+
+def _generation(noted: _Noted) -> Any:
+    from jinja2 import nodes
+    from jinja2.ext import Extension
 
     class Generation(Extension):
         """Notes the span of `{% generation %}...{% endgeneration %}`."""
@@ -114,29 +144,10 @@ def _compiled(text: str) -> tuple[Any, Any]:
 
         def _noted(self, caller: Any) -> str:
             said: str = caller()
-            start = sum(map(len, blocks))
-            spans.append((start, start + len(said)))
+            noted.add(said)
             return said
 
-    @contextmanager
-    def noting() -> Iterator[tuple[list[str], list[tuple[int, int]]]]:
-        blocks.clear()
-        spans.clear()
-        yield blocks, spans
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = _to_json
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 - as transformers does
-    try:
-        return environment.from_string(text), noting
-    except TemplateSyntaxError as error:
-        raise TemplateRefused(f"line {error.lineno}: {error.message}") from error
+    return Generation
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: FBT001, FBT002 - a filter's argument
