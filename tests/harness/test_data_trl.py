@@ -43,11 +43,16 @@ def kept_by_trl(method: MethodName, model: str, rows: list[dict[str, Any]], **fi
 
     classes = {MethodName.SFT: (SFTTrainer, SFTConfig), MethodName.DPO: (DPOTrainer, DPOConfig)}
     trainer_class, config_class = classes[method]
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(model, pad_token="<|pad|>")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
+    tokenizer.pad_token = tokenizer.eos_token
     sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": len(tokenizer)}
+    made = [LlamaForCausalLM(LlamaConfig(**sizes, **heads)) for _ in range(2)]
+    models = dict(zip(("model", "ref_model"), made, strict=True))
+    if method is MethodName.SFT:
+        del models["ref_model"]
     trainer = trainer_class(
-        model=LlamaForCausalLM(LlamaConfig(**sizes, **heads)),
+        **models,
         args=config_class(
             output_dir=str(Path(model).parent / "output"),
             max_length=MAX_LENGTH,
