@@ -18,7 +18,8 @@ from podproof.runtime.data import (
 )
 from podproof.runtime.errors import BadData, Problem
 from podproof.runtime.plan import DataPlan, DataSource, MethodName, RowFormat
-from podproof.runtime.rows import BadRow, Row, RowTally, detect_format, row_identity
+from podproof.runtime.rows import BadRow, Row, detect_format, row_identity
+from podproof.runtime.tally import RowTally
 
 _ROWS_A_REPORT = 5_000
 _PARQUET_BATCH = 1_000

@@ -10,16 +10,9 @@ from podproof.harness.chat_template import ChatTemplate, Rendered, TemplateRefus
 from podproof.harness.tokenizer import TokenCounter
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName, Plan
-from podproof.runtime.rows import (
-    BadRow,
-    Row,
-    RowTally,
-    is_conversation,
-    prompt_text,
-    room_checked,
-    room_limit,
-    room_tally,
-)
+from podproof.runtime.room import prompt_text, room_checked, room_limit, room_tally
+from podproof.runtime.rows import BadRow, Row, is_conversation
+from podproof.runtime.tally import RowTally
 
 _BATCH_ROWS = 1_000
 _ANSWERS = ("messages", "text", "completion", "chosen", "rejected")

@@ -22,12 +22,12 @@ from podproof.runtime.rows import (
     BadRow,
     Row,
     Rows,
-    RowTally,
     checked_rows,
     cut_rows,
     detect_format,
     part_rows,
 )
+from podproof.runtime.tally import RowTally
 
 _AnyDatum = TypeVar("_AnyDatum")
 

@@ -3,13 +3,11 @@
 Nothing here reads a file: the functions take rows, so a gate can call them without a pod.
 """
 
-import itertools
 import json
 import random
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from podproof.runtime.errors import BadData, Problem
@@ -31,11 +29,6 @@ METHOD_FORMATS: Mapping[MethodName, tuple[RowFormat, ...]] = {
     MethodName.ORPO: (RowFormat.PREFERENCE,),
 }
 
-# ORPO cuts at this length where max_length is null; the others do not cut.
-_ROW_LENGTHS = {MethodName.ORPO: 512}
-_ROW_EXAMPLES = 5
-_ROW_PROBLEMS_SHOWN = 20
-_ROW_KINDS = 100
 _ROW_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
 
 
@@ -65,48 +58,6 @@ class Rows:
     eval: tuple[Row, ...]
     row_format: RowFormat
     notices: tuple[str, ...] = ()
-
-
-@dataclass
-class RowTally:
-    """The rows of one source, counted: how many are bad, in which ways, and a few examples.
-
-    `source` and `way_out` are those of the problem that closes the list.
-    """
-
-    source: str
-    way_out: str = "mend these rows, or take them out"
-    rows: int = 0
-    bad: int = 0
-    kinds: Counter[str] = field(default_factory=Counter)
-    shown: list[Problem] = field(default_factory=list)
-
-    def add(self, row: Row | BadRow) -> None:
-        """Count one row."""
-        self.rows += 1
-        if isinstance(row, BadRow):
-            self.bad += 1
-            for problem in row.problems:
-                self._add_problem(problem)
-
-    def judged(self, most: float) -> tuple[tuple[Problem, ...], tuple[str, ...]]:
-        """Return problems if more than the share `most` is bad, else a notice of what goes."""
-        if not self.bad:
-            return (), ()
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in self.kinds.most_common(5))
-        what = f"{self.bad} of {self.rows} rows cannot be trained on ({kinds})"
-        if self.bad > most * self.rows:
-            way_out = f"{self.way_out}; data.max_bad_fraction lets a share of them be dropped"
-            return (*self.shown, Problem(self.source, what, way_out)), ()
-        return (), (f"{self.source}: {what}, and are dropped",)
-
-    def _add_problem(self, problem: Problem) -> None:
-        kind = re.sub(r"'[^']*'|\d+", "…", problem.what)
-        if kind not in self.kinds and len(self.kinds) >= _ROW_KINDS:
-            kind = "others"
-        self.kinds[kind] += 1
-        if self.kinds[kind] <= _ROW_EXAMPLES and len(self.shown) < _ROW_PROBLEMS_SHOWN:
-            self.shown.append(problem)
 
 
 def detect_format(
@@ -218,48 +169,6 @@ def row_texts(row: Row) -> tuple[str, ...]:
         elif isinstance(value, list):
             texts += [turn["content"] for turn in value if isinstance(turn.get("content"), str)]
     return tuple(texts)
-
-
-def prompt_text(columns: Mapping[str, Any], render: Callable[[Sequence[Any]], str]) -> str:
-    """Return all that stands before the answer, or "" for rows without a prompt of their own.
-
-    `render` makes the text of a conversation that an answer shall follow.
-    """
-    prompt = columns.get("prompt")
-    if prompt is None and "chosen" in columns:
-        pairs = zip(columns["chosen"], columns["rejected"], strict=False)
-        prompt = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
-    return render(prompt) if isinstance(prompt, list) and prompt else prompt or ""
-
-
-def room_checked(row: Row, tokens: Sequence[int], bos: int | None, limit: int) -> Row | BadRow:
-    """Return a row whose prompt leaves room for an answer as it is; `tokens` are the prompt's.
-
-    ORPO puts the opening token `bos` before a prompt that lacks it.
-    """
-    length = len(tokens) + (bool(tokens) and bos is not None and tokens[0] != bos)
-    if length < limit:
-        return row
-    what = f"the prompt has {length} tokens, so max_length={limit} leaves none to answer"
-    return BadRow((Problem(row.where, what),))
-
-
-def room_limit(
-    method: MethodName, max_length: int | None, truncation_mode: str | None
-) -> int | None:
-    """Return the tokens that a prompt must not fill, or None where no answer is cut away.
-
-    SFT and DPO drop rows whose prompt does. ORPO divides by the length of an empty answer, and
-    from that step on every weight is NaN.
-    """
-    if truncation_mode == "keep_end":
-        return None
-    return max_length or _ROW_LENGTHS.get(method)
-
-
-def room_tally() -> RowTally:
-    """Return an empty tally of rows by the room that is left for an answer."""
-    return RowTally("method.max_length", "raise it, or shorten or take out these rows")
 
 
 def is_conversation(row: Row) -> bool:

@@ -12,16 +12,8 @@ from podproof.runtime.errors import BadData, BadPlan, Problem
 from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.models import LoadedModel, load_model, lora_config
 from podproof.runtime.plan import AdapterKind, MethodName, Plan
-from podproof.runtime.rows import (
-    Row,
-    Rows,
-    is_conversation,
-    prompt_text,
-    room_checked,
-    room_limit,
-    room_tally,
-    row_texts,
-)
+from podproof.runtime.room import prompt_text, room_checked, room_limit, room_tally
+from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
 from podproof.runtime.safeguard import Safeguard, SafeguardedTrainer
 
 _TRAINER_GPU_SWITCHES = (

@@ -11,15 +11,11 @@ from podproof.runtime.rows import (
     BadRow,
     Row,
     Rows,
-    RowTally,
     checked_rows,
     cut_rows,
     detect_format,
     is_conversation,
     part_rows,
-    prompt_text,
-    room_checked,
-    room_limit,
     row_notices,
     row_texts,
 )
@@ -223,106 +219,6 @@ def test_columns_that_serve_no_format_are_refused_at_the_first_row() -> None:
 
     with pytest.raises(BadData, match="f:1: the columns are question; dpo needs"):
         list(checked_rows(rows, RowFormat.AUTO, MethodName.DPO))
-
-
-def tally_of(good: int, bad: int) -> RowTally:
-    tally = RowTally("f")
-    for number in range(good + bad):
-        row = Row(f"f:{number}", {"text": "t"})
-        tally.add(row if number >= bad else BadRow((Problem(f"f:{number}", "text is empty"),)))
-    return tally
-
-
-def test_bad_rows_up_to_the_share_are_dropped_with_a_notice() -> None:
-    problems, notices = tally_of(good=95, bad=5).judged(0.05)
-
-    assert problems == ()
-    assert notices == (
-        "f: 5 of 100 rows cannot be trained on (5 x text is empty), and are dropped",
-    )
-
-
-def test_bad_rows_beyond_the_share_are_refused_with_examples_and_their_number() -> None:
-    problems, notices = tally_of(good=94, bad=6).judged(0.05)
-
-    assert notices == ()
-    assert [problem.where for problem in problems] == ["f:0", "f:1", "f:2", "f:3", "f:4", "f"]
-    assert problems[-1].what == "6 of 100 rows cannot be trained on (6 x text is empty)"
-    assert "data.max_bad_fraction" in problems[-1].way_out
-
-
-def test_good_rows_need_no_word() -> None:
-    assert tally_of(good=3, bad=0).judged(0.0) == ((), ())
-
-
-@given(st.integers(0, 50), st.integers(1, 50), st.floats(0, 0.999))
-def test_a_share_below_one_never_drops_everything(good: int, bad: int, most: float) -> None:
-    problems, notices = tally_of(good, bad).judged(most)
-
-    assert bool(problems) != bool(notices)
-    assert problems or good
-
-
-def test_kinds_that_differ_in_numbers_and_names_are_one_kind() -> None:
-    tally = RowTally("f")
-    for number in range(300):
-        what = f"messages[{number}] has the role 'bot{number}'"
-        tally.add(BadRow((Problem(f"f:{number}", what),)))
-
-    assert tally.kinds == {"messages[…] has the role …": 300}
-    assert len(tally.shown) == 5
-
-
-def test_the_memory_of_a_tally_is_bounded_however_many_kinds_there_are() -> None:
-    tally = RowTally("f")
-    for number in range(1000):
-        tally.add(BadRow((Problem("f:1", "x" * number),)))
-
-    assert (len(tally.kinds), len(tally.shown)) == (101, 20)
-
-
-def render(messages: Any) -> str:
-    return "".join(f"<{item['role']}>{item['content']}" for item in messages) + "<assistant>"
-
-
-@pytest.mark.parametrize(
-    ("columns", "prompt"),
-    [
-        ({"messages": [USER, ASSISTANT]}, ""),
-        ({"prompt": "p", "completion": "c"}, "p"),
-        ({"prompt": [USER], "completion": [ASSISTANT]}, "<user>q<assistant>"),
-        ({"chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]}, "<user>q<assistant>"),
-    ],
-)
-def test_the_prompt_of_a_row_is_all_that_stands_before_the_answer(
-    columns: dict[str, Any], prompt: str
-) -> None:
-    assert prompt_text(columns, render) == prompt
-
-
-@pytest.mark.parametrize(
-    ("tokens", "bos", "kind"),
-    [([5] * 9, None, Row), ([5] * 10, None, BadRow), ([5] * 9, 1, BadRow), ([1] * 9, 1, Row)],
-)
-def test_a_prompt_must_leave_room_and_the_opening_token_counts(
-    tokens: list[int], bos: int | None, kind: type
-) -> None:
-    row = Row("f:1", {"prompt": "p", "completion": "c"})
-
-    assert isinstance(room_checked(row, tokens, bos, 10), kind)
-
-
-def test_a_row_without_a_prompt_of_its_own_needs_no_room() -> None:
-    row = Row("f:1", {"text": "t"})
-
-    assert room_checked(row, [], 1, 1) is row
-
-
-def test_orpo_cuts_where_nothing_is_said_and_the_others_do_not() -> None:
-    assert room_limit(MethodName.ORPO, None, None) == 512
-    assert room_limit(MethodName.SFT, None, None) is None
-    assert room_limit(MethodName.DPO, 64, "keep_start") == 64
-    assert room_limit(MethodName.DPO, 64, "keep_end") is None
 
 
 @given(numbered, st.floats(0.01, 0.99), st.none() | st.integers(1, 9), st.none() | st.integers())
