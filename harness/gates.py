@@ -12,12 +12,12 @@ from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript
 from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
+from podproof.harness.data import data_answer
 from podproof.harness.dryrun import failed_dry_runs, scenarios
 from podproof.harness.embedded import embedded
 from podproof.harness.memory import memory_answer
 from podproof.harness.properties import PROPERTIES, broken_properties
 from podproof.harness.regression import regression_answer
-from podproof.harness.rows import data_answer
 from podproof.harness.size import size_answer
 from podproof.harness.smoke import smoke_answer
 from podproof.harness.trainer import trainer_answer
@@ -35,7 +35,8 @@ from podproof.runtime.errors import PodproofError, Problem
 # Examples per property: 11 x 60 take about 1.3 s, within the 3 s the fast gates may take in all.
 EXAMPLES = 60
 
-Answer = tuple[str, tuple[Problem, ...]] | tuple[str, tuple[Problem, ...], Mapping[str, Any]]
+Problems = tuple[Problem, ...]
+Answer = tuple[str, Problems] | tuple[str, Problems, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -165,15 +166,15 @@ def _verdict(
     if reason is not None:
         return GateVerdict(gate.gate_id, gate.level, Outcome.SKIPPED, reason, (), 0.0)
     started = time.perf_counter()
-    more: Sequence[Mapping[str, Any]] = ()
+    details: Mapping[str, Any] = {}
     try:
-        summary, problems, *more = gate.ask(script, surroundings)
+        summary, problems, *rest = gate.ask(script, surroundings)
+        details = dict(*rest)
     except Exception as error:  # a gate that breaks on a script must not let it pass
         summary = "the gate itself failed"
         problems = (Problem(gate.gate_id, f"{type(error).__name__}: {error}"),)
     outcome = Outcome.REFUSED if problems else Outcome.PASSED
     seconds = time.perf_counter() - started
-    details = more[0] if more else {}
     return GateVerdict(gate.gate_id, gate.level, outcome, summary, problems, seconds, details)
 
 

@@ -26,7 +26,9 @@ def verdict_table(result: Cleared | Refused | Judgement) -> RenderableType:
             verdict.gate,
             verdict.level.value,
             Text(verdict.outcome.value, style=_STYLES[verdict.outcome]),
-            Text(verdict.summary),
+            Text(
+                f"{verdict.summary}; cached" if verdict.details.get("cached") else verdict.summary
+            ),
             f"{verdict.seconds:.2f}",
         )
     problems = [

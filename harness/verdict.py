@@ -1,6 +1,6 @@
 """What the gates say: one verdict each, and the value that lets a script be launched."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -11,6 +11,13 @@ from podproof.compiler.ir import PodScript
 from podproof.compiler.throughput import PastRun
 from podproof.harness.warm import WarmTrainer
 from podproof.runtime.errors import Problem
+
+# Told what is being done, and the share of it that is done, or None where nobody knows.
+OnProgress = Callable[[str, float | None], object]
+
+
+def untold(_what: str, _share: float | None) -> None:
+    """Hear of progress and tell nobody."""
 
 
 class Level(StrEnum):
@@ -40,7 +47,7 @@ class Surroundings:
     what it remembers; without one nothing is remembered. `past_runs` are what runs got done
     before. `approved` is the folder of approved scripts, which need not be there. `warm` is the
     process in which the gates of level full train; several scripts may share it, and without one
-    each script starts its own.
+    each script starts its own. `on_progress` is told how far a gate is that may take long.
     """
 
     data_roots: tuple[Path, ...] = ()
@@ -48,6 +55,7 @@ class Surroundings:
     past_runs: tuple[PastRun, ...] = ()
     approved: Path | None = None
     warm: WarmTrainer | None = None
+    on_progress: OnProgress = untold
 
 
 @contextmanager
@@ -64,7 +72,7 @@ def warmed(surroundings: Surroundings) -> Iterator[WarmTrainer]:
 class GateVerdict:
     """One gate's answer; `summary` is what it checked, `problems` is empty unless refused.
 
-    `details` are figures for machines and reports, as JSON values.
+    `details` are the numbers behind the summary, as JSON values, where a gate has any.
     """
 
     gate: str

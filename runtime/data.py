@@ -1,66 +1,107 @@
 """The data: found, read, checked row by row, and parted into training and evaluation.
 
 All of this happens before a model is loaded, so a broken line costs a second and not an hour of
-GPU time. Every problem is gathered with its file and line, and told in one BadData. Files of
-JSON lines, JSON and CSV need the standard library alone; parquet and the hub need `datasets`.
+GPU time. Every problem is gathered with its file and line, and told in one BadData; up to a share
+of the plan's, bad rows are dropped instead, and told in a notice. Files of JSON lines, JSON and CSV
+need the standard library alone; parquet and the hub need `datasets`.
 """
 
 import csv
 import difflib
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from podproof.runtime.errors import BadData, Problem
 from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.plan import DataPlan, DataSource, MethodName, RowFormat
 from podproof.runtime.rows import (
+    BadRow,
     Row,
     Rows,
-    check_rows,
+    checked_rows,
     cut_rows,
     detect_format,
-    keep_columns,
     part_rows,
-    wrong_columns,
 )
+from podproof.runtime.tally import RowTally
 
-_DATA_PROBLEMS_SHOWN = 20
+_AnyDatum = TypeVar("_AnyDatum")
 
 
 @dataclass(frozen=True)
-class RowsRead:
-    """What one source gave: its rows, and what could not be read of it."""
+class RowSource:
+    """One place rows come from: a file, or a split of a dataset on the hub."""
 
-    source: str
+    path: str
+    split: str
+
+
+@dataclass(frozen=True)
+class _RowsRead:
     rows: tuple[Row, ...]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[Problem, ...]
+    notices: tuple[str, ...]
 
 
 def read_data(plan: DataPlan, method: MethodName, roots: tuple[Path, ...]) -> Rows:
     """Return every row of the plan, checked for the method and parted into train and eval.
 
-    `roots` are the folders in which a relative path is looked up, in order. `max_rows` is cut
-    before a share is parted off for evaluation. The same plan and files give the same rows in
-    the same order on every machine. Raises BadData once, with everything that is wrong.
+    `roots` are the folders in which a relative path is looked up, in order. Bad rows are dropped
+    where they are no more than `max_bad_fraction` of their source. `max_rows` is cut before a
+    share is parted off for evaluation. The same plan and files give the same rows in the same
+    order on every machine. Raises BadData once, with everything that is wrong.
     """
-    sources = _data_sources(plan, roots)
-    row_format, problems = _data_problems(sources, plan, method)
-    if problems or row_format is None:
+    wanted, reads = plan.format, []
+    for source in data_sources(plan):
+        read = _data_read(plan, method, source, wanted, roots)
+        wanted = (read.rows and detect_format(read.rows[0].columns, wanted, method)) or wanted
+        reads.append(read)
+    problems = [problem for read in reads for problem in read.problems]
+    if not problems and is_undividable(plan, len(reads[0].rows)):
+        problems.append(undividable(plan.path))
+    if problems:
         raise BadData(*problems)
-    kept = [keep_columns(source.rows, row_format) for source in sources]
-    train = cut_rows(kept[0], plan.max_rows, plan.shuffle_seed)
-    if len(kept) > 1:
-        return Rows(train, cut_rows(kept[1], plan.max_eval_rows, plan.shuffle_seed), row_format)
+    train, evaluation = part_data(plan, *(read.rows for read in reads))
+    notices = tuple(notice for read in reads for notice in read.notices)
+    return Rows(tuple(train), tuple(evaluation), wanted, notices)
+
+
+def data_sources(plan: DataPlan) -> tuple[RowSource, ...]:
+    """Return where the training rows come from, and the evaluation rows where that is another."""
+    train = RowSource(plan.path, plan.split)
+    # A file has no splits: `eval.split` alone would evaluate on the training rows.
+    has_other_split = plan.source is DataSource.HUB and plan.eval.split is not None
+    if plan.eval.path is None and not has_other_split:
+        return (train,)
+    return train, RowSource(plan.eval.path or plan.path, plan.eval.split or plan.split)
+
+
+def part_data(
+    plan: DataPlan, train: Sequence[_AnyDatum], evaluation: Sequence[_AnyDatum] | None = None
+) -> tuple[Sequence[_AnyDatum], Sequence[_AnyDatum]]:
+    """Return what is trained on and what is evaluated on, of all good rows of each source."""
+    train = cut_rows(train, plan.max_rows, plan.shuffle_seed)
+    if evaluation is not None:
+        return train, cut_rows(evaluation, plan.max_eval_rows, plan.shuffle_seed)
     if plan.eval.fraction is None:
-        return Rows(train, (), row_format)
-    train, evaluation = part_rows(
-        train, plan.eval.fraction, most=plan.max_eval_rows, seed=plan.shuffle_seed
-    )
-    return Rows(train, evaluation, row_format)
+        return train, ()
+    return part_rows(train, plan.eval.fraction, most=plan.max_eval_rows, seed=plan.shuffle_seed)
+
+
+def is_undividable(plan: DataPlan, count: int) -> bool:
+    """Tell whether so few training rows leave none when a share is parted off for evaluation."""
+    most = count if plan.max_rows is None else min(count, plan.max_rows)
+    return len(data_sources(plan)) == 1 and plan.eval.fraction is not None and most == 1
+
+
+def undividable(path: str) -> Problem:
+    """Say that `is_undividable`."""
+    what = "one row cannot be parted into training and evaluation"
+    return Problem(Path(path).name, what, "add rows, or name an eval.path")
 
 
 def find_data_file(path: str, roots: tuple[Path, ...]) -> Path | None:
@@ -74,104 +115,169 @@ def find_data_file(path: str, roots: tuple[Path, ...]) -> Path | None:
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
-def parse_jsonl(lines: Iterable[bytes], source: str) -> RowsRead:
-    """Read one JSON object a line; blank lines are passed over, broken ones become problems."""
-    rows: list[Row] = []
-    problems: list[Problem] = []
+def file_rows(file: BinaryIO, source: DataSource, name: str) -> Iterator[Row | BadRow]:
+    """Yield the rows of JSON lines, JSON or CSV as they are read; broken ones become BadRows.
+
+    `name` is the file's, for a row's place. Raises BadData where the file cannot be read on.
+    """
+    if source is DataSource.JSON:
+        return _json_rows(file.read(), name)
+    if source is DataSource.CSV:
+        return _csv_rows(_decoded(file), name)
+    return _jsonl_rows(file, name)
+
+
+def renamed_rows(read: Iterable[Row | BadRow], plan: DataPlan, name: str) -> Iterator[Row | BadRow]:
+    """Yield the rows under TRL's column names; `name` is that of their source.
+
+    Raises BadData at the end for a source without a row, or without a column that is renamed.
+    """
+    there: set[str] = set()
+    count = 0
+    names = {old: new for new, old in plan.columns.items()}
+    for count, row in enumerate(read, start=1):  # noqa: B007 - it is asked for below
+        if names and isinstance(row, Row):
+            there.update(row.columns)
+            row = Row(row.where, _renamed_columns(row.columns, names))  # noqa: PLW2901
+        yield row
+    if not count:
+        raise BadData(Problem(name, "holds no rows", "write at least two rows"))
+    problems = [
+        Problem(f"data.columns.{new}", f"{name} has no column {old!r}", _near(old, sorted(there)))
+        for new, old in plan.columns.items()
+        if old not in there
+    ]
+    if problems:
+        raise BadData(*problems)
+
+
+def usable_rows(
+    renamed: Iterator[Row | BadRow], wanted: RowFormat, method: MethodName
+) -> Iterator[Row | BadRow]:
+    """Yield what `checked_rows` makes of `renamed_rows`, and raise BadData as they do."""
+    try:
+        yield from checked_rows(renamed, wanted, method)
+    except BadData:
+        # What else is wrong is told too; a renaming of a column that is not there shows last, and
+        # explains wrong columns better.
+        yield from (row for row in renamed if isinstance(row, BadRow))
+        raise
+
+
+def _jsonl_rows(lines: Iterable[bytes], name: str) -> Iterator[Row | BadRow]:
+    """Read one JSON object a line; blank lines are passed over."""
     for number, line in enumerate(lines, start=1):
-        where = f"{source}:{number}"
         if not line.strip():
             continue
+        where = f"{name}:{number}"
         try:
-            # Editors on Windows put a byte order mark before the first line.
-            value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            value = json.loads(_decoded_line(number, line))
         except (ValueError, RecursionError) as error:
-            problems.append(Problem(where, f"not JSON: {error}"))
-            continue
-        if isinstance(value, dict):
-            rows.append(Row(where, value))
+            yield BadRow((Problem(where, f"not JSON: {error}"),))
         else:
-            problems.append(_not_an_object(where, value))
-    return RowsRead(source, tuple(rows), tuple(problems))
+            yield _row_or_not(where, value)
 
 
-def parse_json(content: bytes, source: str) -> RowsRead:
+def _json_rows(content: bytes, name: str) -> Iterator[Row | BadRow]:
     """Read a JSON list of objects."""
     try:
         values = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        return RowsRead(source, (), (Problem(source, f"not JSON: {error}"),))
+        raise BadData(Problem(name, f"not JSON: {error}")) from error
     if not isinstance(values, list):
         what = f"must be a JSON list of objects, got {type(values).__name__}"
-        return RowsRead(source, (), (Problem(source, what, "set data.source=jsonl for lines"),))
-    places = [(f"{source} row {number}", value) for number, value in enumerate(values, start=1)]
-    rows = tuple(Row(where, value) for where, value in places if isinstance(value, dict))
-    others = ((where, value) for where, value in places if not isinstance(value, dict))
-    return RowsRead(source, rows, tuple(_not_an_object(where, value) for where, value in others))
+        raise BadData(Problem(name, what, "set data.source=jsonl for lines"))
+    for number, value in enumerate(values, start=1):
+        yield _row_or_not(f"{name} row {number}", value)
 
 
-def parse_csv(lines: Iterable[str], source: str) -> RowsRead:
+def _csv_rows(lines: Iterable[str], name: str) -> Iterator[Row | BadRow]:
     """Read CSV with a header line; a row's place is the line on which it begins."""
     reader = csv.DictReader(lines)
-    rows: list[Row] = []
-    problems: list[Problem] = []
     begins = 2  # line 1 is the header
     try:
         for values in reader:
-            where, begins = f"{source}:{begins}", reader.line_num + 1
+            where, begins = f"{name}:{begins}", reader.line_num + 1
             # DictReader files the cells beyond the header under None.
             if None in values:
-                problems.append(Problem(where, "has more cells than the header"))
+                yield BadRow((Problem(where, "has more cells than the header"),))
             else:
-                rows.append(Row(where, values))
+                yield Row(where, values)
     except (csv.Error, UnicodeDecodeError) as error:
-        problems.append(Problem(f"{source}:{begins}", f"not CSV: {error}"))
-    return RowsRead(source, tuple(rows), tuple(problems))
+        raise BadData(Problem(f"{name}:{begins}", f"not CSV: {error}")) from error
 
 
-def _not_an_object(where: str, value: Any) -> Problem:
-    return Problem(where, f"must be a JSON object, got {type(value).__name__}")
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        yield _decoded_line(number, line)
 
 
-def _data_sources(plan: DataPlan, roots: tuple[Path, ...]) -> list[RowsRead]:
-    """Read the training rows, and the evaluation rows where they have a source of their own."""
-    sources = [_data_read(plan, plan.path, plan.split, roots)]
-    # A file has no splits: `eval.split` alone would evaluate on the training rows.
-    has_other_split = plan.source is DataSource.HUB and plan.eval.split is not None
-    if plan.eval.path is not None or has_other_split:
-        path, split = plan.eval.path or plan.path, plan.eval.split or plan.split
-        sources.append(_data_read(plan, path, split, roots))
-    return [_data_rename(source, plan.columns) for source in sources]
+def _decoded_line(number: int, line: bytes) -> str:
+    # Editors on Windows put a byte order mark before the first line.
+    return line.decode("utf-8-sig" if number == 1 else "utf-8")
 
 
-def _data_read(plan: DataPlan, path: str, split: str, roots: tuple[Path, ...]) -> RowsRead:
+def _row_or_not(where: str, value: Any) -> Row | BadRow:
+    if isinstance(value, dict):
+        return Row(where, value)
+    return BadRow((Problem(where, f"must be a JSON object, got {type(value).__name__}"),))
+
+
+def _data_read(
+    plan: DataPlan,
+    method: MethodName,
+    source: RowSource,
+    wanted: RowFormat,
+    roots: tuple[Path, ...],
+) -> _RowsRead:
+    """Read one source to its end, and judge what was found."""
+    rows: list[Row] = []
+    name = source_name(plan, source)
+    tally = RowTally(name)
+    problems: list[Problem] = []
+    try:
+        read = renamed_rows(_data_rows(plan, source, roots), plan, name)
+        for row in usable_rows(read, wanted, method):
+            tally.add(row)
+            if isinstance(row, Row):
+                rows.append(row)
+    except BadData as error:
+        problems += error.problems
+    too_many, notices = tally.judged(plan.max_bad_fraction)
+    return _RowsRead(tuple(rows), (*too_many, *problems), notices)
+
+
+def source_name(plan: DataPlan, source: RowSource) -> str:
+    """Return what a source is called in a row's place."""
+    is_hub = plan.source is DataSource.HUB
+    return f"{source.path}[{source.split}]" if is_hub else Path(source.path).name
+
+
+def missing_file(path: str, roots: tuple[Path, ...]) -> Problem:
+    """Say that `find_data_file` found nothing, and where it looked."""
+    looked_in = dict.fromkeys(str((root / path).parent) for root in roots)
+    places = ", ".join(looked_in) or "the working directory"
+    way_out = "put the file into one of these folders, or give an absolute path"
+    return Problem(path, f"no such file; looked in {places}", way_out)
+
+
+def _data_rows(
+    plan: DataPlan, source: RowSource, roots: tuple[Path, ...]
+) -> Iterator[Row | BadRow]:
     if plan.source is DataSource.HUB:
-        return _data_read_hub(plan, path, split)
-    file = find_data_file(path, roots)
-    if file is None:
-        looked_in = dict.fromkeys(str((root / path).parent) for root in roots)
-        places = ", ".join(looked_in) or "the working directory"
-        way_out = "put the file into one of these folders, or give an absolute path"
-        return RowsRead(path, (), (Problem(path, f"no such file; looked in {places}", way_out),))
-    read = _data_read_file(file, plan.source)
-    if read.rows or read.problems:
-        return read
-    return RowsRead(path, (), (Problem(file.name, "holds no rows", "write at least two rows"),))
+        yield from _data_read_hub(plan, source)
+        return
+    path = find_data_file(source.path, roots)
+    if path is None:
+        raise BadData(missing_file(source.path, roots))
+    if plan.source is DataSource.PARQUET:
+        yield from _data_read_parquet(path)
+        return
+    with path.open("rb") as file:
+        yield from file_rows(file, plan.source, path.name)
 
 
-def _data_read_file(file: Path, source: DataSource) -> RowsRead:
-    if source is DataSource.PARQUET:
-        return _data_read_parquet(file)
-    if source is DataSource.JSON:
-        return parse_json(file.read_bytes(), file.name)
-    if source is DataSource.CSV:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            return parse_csv(lines, file.name)
-    with file.open("rb") as raw_lines:
-        return parse_jsonl(raw_lines, file.name)
-
-
-def _data_read_parquet(file: Path) -> RowsRead:
+def _data_read_parquet(file: Path) -> Iterator[Row]:
     prepare_training_libraries()
     from datasets import Dataset
     from datasets.exceptions import DatasetsError
@@ -181,43 +287,29 @@ def _data_read_parquet(file: Path) -> RowsRead:
         try:
             dataset = Dataset.from_parquet(str(file), cache_dir=cache)
         except (DatasetsError, ValueError) as error:
-            return RowsRead(file.name, (), (Problem(file.name, f"not parquet: {error}"),))
-        return _data_numbered(file.name, dataset)
+            raise BadData(Problem(file.name, f"not parquet: {error}")) from error
+        yield from numbered_rows(file.name, dataset)
 
 
-def _data_read_hub(plan: DataPlan, path: str, split: str) -> RowsRead:
+def _data_read_hub(plan: DataPlan, source: RowSource) -> Iterator[Row]:
     prepare_training_libraries()
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
 
-    source = f"{path}[{split}]"
+    name = source_name(plan, source)
     try:
-        dataset = load_dataset(path, plan.name, split=split, revision=plan.revision)
+        dataset = load_dataset(source.path, plan.name, split=source.split, revision=plan.revision)
     except (DatasetsError, ValueError) as error:
         # A hub that does not answer raises others, which pass: a restart may find it again.
         way_out = "check data.path, data.name, data.split, data.revision and the access to them"
-        return RowsRead(source, (), (Problem(source, f"not loaded: {error}", way_out),))
-    return _data_numbered(source, dataset)
+        raise BadData(Problem(name, f"not loaded: {error}", way_out)) from error
+    yield from numbered_rows(name, dataset)
 
 
-def _data_numbered(source: str, values: Iterable[dict[str, Any]]) -> RowsRead:
-    places = enumerate(values, start=1)
-    return RowsRead(source, tuple(Row(f"{source} row {number}", value) for number, value in places))
-
-
-def _data_rename(read: RowsRead, columns: Mapping[str, str]) -> RowsRead:
-    """Give the columns TRL's names; a name that no row has is a problem of its own."""
-    if not columns or not read.rows:
-        return read
-    there = sorted({name for row in read.rows for name in row.columns})
-    problems = [
-        Problem(f"data.columns.{new}", f"{read.source} has no column {old!r}", _near(old, there))
-        for new, old in columns.items()
-        if old not in there
-    ]
-    names = {old: new for new, old in columns.items()}
-    rows = tuple(Row(row.where, _renamed_columns(row.columns, names)) for row in read.rows)
-    return RowsRead(read.source, rows, (*read.problems, *problems))
+def numbered_rows(name: str, values: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    """Yield rows whose place is their number, from 1."""
+    for number, value in enumerate(values, start=1):
+        yield Row(f"{name} row {number}", value)
 
 
 def _renamed_columns(columns: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -230,32 +322,3 @@ def _near(name: str, there: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, there, n=1)
     columns = f"its columns are {', '.join(there)}"
     return f"did you mean {near[0]!r}? {columns}" if near else columns
-
-
-def _data_problems(
-    sources: Sequence[RowsRead], plan: DataPlan, method: MethodName
-) -> tuple[RowFormat | None, list[Problem]]:
-    problems = [problem for source in sources for problem in _data_shown(source.problems, source)]
-    train = sources[0]
-    if not train.rows:
-        return None, problems
-    row_format = detect_format(tuple(train.rows[0].columns), plan.format, method)
-    if row_format is None:
-        return None, [*problems, wrong_columns(train.rows[0], plan.format, method)]
-    for source in sources:
-        problems += _data_shown(check_rows(source.rows, row_format), source)
-    is_undivided = len(sources) == 1 and plan.eval.fraction is not None
-    if is_undivided and len(train.rows[: plan.max_rows]) == 1:
-        what = "one row cannot be parted into training and evaluation"
-        problems.append(Problem(train.source, what, "add rows, or name an eval.path"))
-    return row_format, problems
-
-
-def _data_shown(problems: Sequence[Problem], source: RowsRead) -> list[Problem]:
-    """Keep the first problems of a source, and close with how many there are."""
-    if not problems or not source.rows:
-        return list(problems[:_DATA_PROBLEMS_SHOWN])
-    places = len({problem.where for problem in problems})
-    what = f"{len(problems)} problem(s) in {places} place(s)"
-    closing = Problem(source.source, what, "mend these rows, or take them out")
-    return [*problems[:_DATA_PROBLEMS_SHOWN], closing]

@@ -11,7 +11,7 @@ from podproof.runtime.errors import BadPlan, Problem
 from podproof.runtime.plan import AdapterKind, AdapterPlan, ModelInit, ModelPlan
 
 _MODEL_PACKAGE_PREFIX = "package:"
-_TOKENIZER_BOS, _TOKENIZER_EOS, _TOKENIZER_PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
+TOKENIZER_BOS, TOKENIZER_EOS, _TOKENIZER_PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 _TOKENIZER_SMALLEST = 256 + 3  # every byte, and the three tokens above
 
 # ChatML. The generation marks tell TRL which tokens are the assistant's, the closing one included,
@@ -111,29 +111,34 @@ def _model_from_nothing(plan: ModelPlan, seed: int, texts: Iterable[str]) -> Loa
 
 
 def _tokenizer_from_nothing(plan: ModelPlan, texts: Iterable[str]) -> Any:
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=train_tokenizer(plan, texts),
+        bos_token=TOKENIZER_BOS,
+        eos_token=TOKENIZER_EOS,
+        pad_token=_TOKENIZER_PAD,
+    )
+    tokenizer.chat_template = plan.chat_template or DEFAULT_CHAT_TEMPLATE
+    return tokenizer
+
+
+def train_tokenizer(plan: ModelPlan, texts: Iterable[str]) -> Any:
     """Train a byte-level BPE tokenizer: any text can be written in it, so none is unknown."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=max(plan.tokenizer_vocab_size or 0, _TOKENIZER_SMALLEST),
-        special_tokens=[_TOKENIZER_PAD, _TOKENIZER_BOS, _TOKENIZER_EOS],
+        special_tokens=[_TOKENIZER_PAD, TOKENIZER_BOS, TOKENIZER_EOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     # The roles and line ends of the chat template are words of every row, so they are learnt too.
     bpe.train_from_iterator(_tokenizer_texts(texts), trainer=trainer)
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        bos_token=_TOKENIZER_BOS,
-        eos_token=_TOKENIZER_EOS,
-        pad_token=_TOKENIZER_PAD,
-    )
-    tokenizer.chat_template = plan.chat_template or DEFAULT_CHAT_TEMPLATE
-    return tokenizer
+    return bpe
 
 
 def _tokenizer_texts(texts: Iterable[str]) -> Iterator[str]:

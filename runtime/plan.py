@@ -144,7 +144,11 @@ class DataPlan:
 
     `path` is a hub id for `source=hub`, else a file; a relative path is looked up in the run's
     data folder, then in the working directory, then beside the script. `columns` renames: its
-    keys are TRL's column names, its values the names in the file.
+    keys are TRL's column names, its values the names in the file. Rows that cannot be trained on
+    are dropped as long as they are no more than `max_bad_fraction` of their source; beyond it the
+    run is refused. The data gate refuses more than `max_duplicate_fraction` training rows that
+    repeat an earlier one, and more than `max_leaked_fraction` evaluation rows that are training
+    rows too.
     """
 
     source: DataSource = DataSource.JSONL
@@ -158,6 +162,9 @@ class DataPlan:
     max_rows: int | None = None
     max_eval_rows: int | None = None
     shuffle_seed: int | None = None
+    max_bad_fraction: float = 0.0
+    max_duplicate_fraction: float = 0.5
+    max_leaked_fraction: float = 0.1
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ Nothing here reads a file: the functions take rows, so a gate can call them with
 import json
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from podproof.runtime.errors import Problem
+from podproof.runtime.errors import BadData, Problem
 from podproof.runtime.plan import MethodName, RowFormat
+
+_AnyRow = TypeVar("_AnyRow")
 
 _ROW_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _ROW_COLUMNS: Mapping[RowFormat, tuple[str, ...]] = {
@@ -27,6 +29,8 @@ METHOD_FORMATS: Mapping[MethodName, tuple[RowFormat, ...]] = {
     MethodName.ORPO: (RowFormat.PREFERENCE,),
 }
 
+_ROW_ENCODER = json.JSONEncoder(sort_keys=True, default=str)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -37,12 +41,23 @@ class Row:
 
 
 @dataclass(frozen=True)
+class BadRow:
+    """One row, or line, that cannot be trained on: everything that is wrong with it."""
+
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
 class Rows:
-    """Rows the method can train on, under TRL's column names; `eval` may be empty."""
+    """Rows the method can train on, under TRL's column names; `eval` may be empty.
+
+    `notices` say which rows were dropped.
+    """
 
     train: tuple[Row, ...]
     eval: tuple[Row, ...]
     row_format: RowFormat
+    notices: tuple[str, ...] = ()
 
 
 def detect_format(
@@ -75,46 +90,46 @@ def wrong_columns(row: Row, wanted: RowFormat, method: MethodName) -> Problem:
     return Problem(row.where, what, "rename columns with data.columns")
 
 
-def check_rows(rows: Iterable[Row], row_format: RowFormat) -> tuple[Problem, ...]:
-    """Return one problem for each thing that keeps a row from being trained on.
+def checked_rows(
+    read: Iterable[Row | BadRow], wanted: RowFormat, method: MethodName
+) -> Iterator[Row | BadRow]:
+    """Yield each row with the columns its trainer takes, or all that keeps it from training.
 
     Text must hold more than white space; conversations need known roles, contents and an
-    assistant turn; all rows must have the shape of the first, since TRL looks only at that one.
+    assistant turn. The first row decides the format, and the first good one the shape of all
+    others, since TRL looks only at that one. Raises BadData when the first row has no format that
+    serves the method.
     """
-    problems: list[Problem] = []
-    first_shape: tuple[str, ...] | None = None
-    for row in rows:
+    row_format: RowFormat | None = None
+    names: tuple[str, ...] = ()
+    first_shape: tuple[str, ...] = ()
+    for row in read:
+        if isinstance(row, BadRow):
+            yield row
+            continue
+        row_format = row_format or _row_format(row, wanted, method)
         complaints = _row_complaints(row.columns, row_format)
-        shape = _row_shape(row.columns, row_format)
-        first_shape = shape if first_shape is None else first_shape
+        shape = () if complaints else _row_shape(row.columns, row_format)
+        if shape and not first_shape:
+            first_shape, names = shape, _kept_columns(row.columns, row_format)
         if not complaints and shape != first_shape:
             complaints = [f"has {', '.join(shape)}; the first row has {', '.join(first_shape)}"]
-        problems += [Problem(row.where, complaint) for complaint in complaints]
-    return tuple(problems)
+        if complaints:
+            yield BadRow(tuple(Problem(row.where, complaint) for complaint in complaints))
+        else:
+            yield Row(row.where, {name: row.columns.get(name) for name in names})
 
 
-def keep_columns(rows: Sequence[Row], row_format: RowFormat) -> tuple[Row, ...]:
-    """Drop what TRL would stumble over: a `prompt` beside `messages` is read as another format.
-
-    A text prompt beside conversations goes as well; TRL takes the turns they share instead.
-    """
-    names = list(_ROW_COLUMNS[row_format])
-    if row_format is RowFormat.PREFERENCE and _row_has_implicit_prompt(rows[0].columns):
-        names.remove("prompt")
-    names += [name for name in ("tools",) if name in rows[0].columns]
-    return tuple(Row(row.where, {name: row.columns.get(name) for name in names}) for row in rows)
-
-
-def cut_rows(rows: tuple[Row, ...], most: int | None, seed: int | None) -> tuple[Row, ...]:
+def cut_rows(rows: Sequence[_AnyRow], most: int | None, seed: int | None) -> Sequence[_AnyRow]:
     """Return at most `most` rows: the first ones, or drawn by the seed if there is one."""
     if seed is not None:
-        rows = tuple(rows[index] for index in _row_order(len(rows), seed))
+        return tuple(rows[index] for index in _row_order(len(rows), seed)[:most])
     return rows[:most]
 
 
 def part_rows(
-    rows: Sequence[Row], fraction: float, *, most: int | None, seed: int | None
-) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    rows: Sequence[_AnyRow], fraction: float, *, most: int | None, seed: int | None
+) -> tuple[tuple[_AnyRow, ...], tuple[_AnyRow, ...]]:
     """Draw a share of the rows for evaluation, at least one and at most `most`; keep the rest.
 
     Both parts stay in the order of `rows`. The draw depends on the number of rows and the seed
@@ -128,16 +143,21 @@ def part_rows(
 
 
 def row_notices(rows: Rows) -> tuple[str, ...]:
-    """Return what is worth knowing but no reason to stop: repeated rows, and leaks into eval."""
-    train = Counter(_row_identity(row) for row in rows.train)
+    """Return what is worth knowing but no reason to stop: rows dropped, repeated, or leaked."""
+    train = Counter(row_identity(row) for row in rows.train)
     repeated = sum(train.values()) - len(train)
-    leaked = sum(_row_identity(row) in train for row in rows.eval)
-    notices = []
+    leaked = sum(row_identity(row) in train for row in rows.eval)
+    notices = list(rows.notices)
     if repeated:
         notices.append(f"{repeated} of {len(rows.train)} training rows repeat an earlier one")
     if leaked:
         notices.append(f"{leaked} of {len(rows.eval)} evaluation rows are training rows too")
     return tuple(notices)
+
+
+def row_identity(row: Row) -> str:
+    """Return a text that two rows share only when their columns are equal."""
+    return _ROW_ENCODER.encode(row.columns)
 
 
 def row_texts(row: Row) -> tuple[str, ...]:
@@ -169,8 +189,22 @@ def _row_order(count: int, seed: int) -> list[int]:
     return sorted(range(count), key=keys.__getitem__)
 
 
-def _row_identity(row: Row) -> str:
-    return json.dumps(row.columns, sort_keys=True, default=str)
+def _row_format(row: Row, wanted: RowFormat, method: MethodName) -> RowFormat:
+    row_format = detect_format(tuple(row.columns), wanted, method)
+    if row_format is None:
+        raise BadData(wrong_columns(row, wanted, method))
+    return row_format
+
+
+def _kept_columns(columns: Mapping[str, Any], row_format: RowFormat) -> tuple[str, ...]:
+    """Leave out what TRL would stumble over: a `prompt` beside `messages` is another format.
+
+    A text prompt beside conversations goes as well; TRL takes the turns they share instead.
+    """
+    names = list(_ROW_COLUMNS[row_format])
+    if row_format is RowFormat.PREFERENCE and _row_has_implicit_prompt(columns):
+        names.remove("prompt")
+    return (*names, *(name for name in ("tools",) if name in columns))
 
 
 def _row_has_implicit_prompt(columns: Mapping[str, Any]) -> bool:
@@ -219,7 +253,7 @@ def _column_complaints(name: str, value: Any) -> list[str]:
     if isinstance(value, list) and name != "text":
         return _conversation_complaints(name, value)
     if isinstance(value, str) and name != "messages":
-        return [] if value.strip() else [f"{name} is empty"]
+        return [f"{name} {words}"] if (words := _text_complaint(value)) else []
     allowed = {"text": "text", "messages": "a list of messages"}.get(name, "text or messages")
     return [f"{name} must be {allowed}, got {type(value).__name__}"]
 
@@ -248,7 +282,18 @@ def _message_complaint(message: Any) -> str:
         return f"has the role {role!r}, not one of {', '.join(sorted(_ROW_ROLES))}"
     if not isinstance(content, str | None):
         return f"has a content that is no text but {type(content).__name__}"
-    # A turn that only calls tools has nothing to say.
-    if not (content or "").strip() and not message.get("tool_calls"):
-        return "has no content"
+    words = _text_complaint(content or "")
+    if words == "is empty":
+        # A turn that only calls tools has nothing to say.
+        return "" if message.get("tool_calls") else "has no content"
+    return words and f"has a content that {words}"
+
+
+def _text_complaint(text: str) -> str:
+    if not text.strip():
+        return "is empty"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "holds half a surrogate pair, which no tokenizer takes"
     return ""

@@ -2,8 +2,8 @@
 
 import copy
 import dataclasses
-import itertools
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from podproof.runtime.errors import BadData, BadPlan, Problem
 from podproof.runtime.libraries import prepare_training_libraries
 from podproof.runtime.models import LoadedModel, load_model, lora_config
 from podproof.runtime.plan import AdapterKind, MethodName, Plan
+from podproof.runtime.room import prompt_text, room_checked, room_limit, room_tally
 from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
 from podproof.runtime.safeguard import Safeguard, SafeguardedTrainer
 
-_TRAINER_PROBLEMS_SHOWN = 20
 _TRAINER_GPU_SWITCHES = (
     "bf16",
     "fp16",
@@ -26,14 +26,12 @@ _TRAINER_GPU_SWITCHES = (
     "activation_offloading",
     "deepspeed",
 )
-# ORPO cuts at this length where max_length is null; the others do not cut.
-_TRAINER_MAX_LENGTHS = {MethodName.ORPO: 512}
 _TRAINER_GPU_OPTIMIZERS = ("8bit", "4bit", "paged", "bnb")
 
 
 @dataclass(frozen=True)
 class BuiltTrainer:
-    """A TRL trainer ready to train, and what had to differ from the plan on this machine."""
+    """A TRL trainer ready to train, and what differs from the plan: by this machine, in rows."""
 
     trainer: Any
     adjustments: tuple[str, ...]
@@ -62,7 +60,8 @@ def build_trainer(
         plan.model, plan.adapter.kind, seed=plan.seed, texts=texts, extra=init_options
     )
     _require_chat_template(rows, loaded.tokenizer)
-    _require_room_for_answers(rows, plan.method, loaded.tokenizer, config)
+    limit = room_limit(plan.method, config.max_length, getattr(config, "truncation_mode", None))
+    rows, dropped = _with_room_for_answers(plan, rows, loaded.tokenizer, limit)
     callback = as_trainer_callback(hooks)
     # PEFT draws the first weights of an adapter before the trainer sets the seed.
     set_seed(plan.seed)
@@ -78,7 +77,7 @@ def build_trainer(
     trainer.safeguard = safeguard
     trainer.add_callback(as_trainer_callback(trainer))
     _put_first(trainer, callback)
-    return BuiltTrainer(trainer, adjustments)
+    return BuiltTrainer(trainer, (*adjustments, *dropped))
 
 
 def adjust_to_machine(plan: Plan, *, has_gpu: bool) -> tuple[Plan, tuple[str, ...]]:
@@ -217,39 +216,35 @@ def _require_chat_template(rows: Rows, tokenizer: Any) -> None:
         raise BadPlan(Problem("model.chat_template", what, "set it to the model's own template"))
 
 
-def _require_room_for_answers(rows: Rows, method: MethodName, tokenizer: Any, config: Any) -> None:
-    """Refuse prompts that fill max_length: they lose data silently, and ruin ORPO.
-
-    SFT and DPO drop such rows. ORPO divides by the length of an empty answer, and from that step
-    on every weight is NaN.
-    """
-    limit = config.max_length or _TRAINER_MAX_LENGTHS.get(method)
-    if limit is None or getattr(config, "truncation_mode", "keep_start") == "keep_end":
-        return
-    problems = []
-    for row in (*rows.train, *rows.eval):
-        length = _prompt_tokens(row.columns, tokenizer)
-        if length >= limit:
-            what = f"the prompt has {length} tokens, so max_length={limit} leaves none to answer"
-            problems.append(Problem(row.where, what))
+def _with_room_for_answers(
+    plan: Plan, rows: Rows, tokenizer: Any, limit: int | None
+) -> tuple[Rows, tuple[str, ...]]:
+    """Leave out rows whose prompt fills `limit` tokens, as many as the plan allows; say so."""
+    if limit is None:
+        return rows, ()
+    judged = [
+        _part_with_room(part, tokenizer, limit, plan.data.max_bad_fraction)
+        for part in (rows.train, rows.eval)
+    ]
+    problems = [problem for _, found, _ in judged for problem in found]
     if problems:
-        count = f"{len(problems)} of {len(rows.train) + len(rows.eval)} prompts are too long"
-        way_out = "raise method.max_length, or shorten or take out these rows"
-        closing = Problem("method.max_length", count, way_out)
-        raise BadData(*problems[:_TRAINER_PROBLEMS_SHOWN], closing)
+        raise BadData(*problems)
+    rows = dataclasses.replace(rows, train=judged[0][0], eval=judged[1][0])
+    return rows, tuple(notice for _, _, notices in judged for notice in notices)
 
 
-def _prompt_tokens(columns: Mapping[str, Any], tokenizer: Any) -> int:
-    """Return the tokens before the answer, or 0 for rows without a prompt of their own."""
-    prompt = columns.get("prompt")
-    if prompt is None and "chosen" in columns:
-        pairs = zip(columns["chosen"], columns["rejected"], strict=False)
-        prompt = [one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)]
-    if not prompt:
-        return 0
-    if isinstance(prompt, list):
-        prompt = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    # ORPO puts the opening token before a prompt that lacks it.
-    is_opened = tokenizer.bos_token_id is None or tokens[:1] == [tokenizer.bos_token_id]
-    return len(tokens) + (not is_opened)
+def _part_with_room(
+    rows: Sequence[Row], tokenizer: Any, limit: int, most: float
+) -> tuple[tuple[Row, ...], tuple[Problem, ...], tuple[str, ...]]:
+    tally, kept = room_tally(), []
+    render = functools.partial(
+        tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True
+    )
+    for row in rows:
+        prompt = prompt_text(row.columns, render)
+        tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        checked = room_checked(row, tokens, tokenizer.bos_token_id, limit)
+        tally.add(checked)
+        if isinstance(checked, Row):
+            kept.append(checked)
+    return tuple(kept), *tally.judged(most)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from podproof.harness.rows import data_answer
+from podproof.harness.data import data_answer
 from podproof.harness.verdict import Surroundings
 from tests.harness.conftest import AT_HAND, script_of
 
@@ -16,7 +16,7 @@ HUB = (
 
 
 def test_few_rows_and_evaluations_are_told_with_numbers_and_are_no_problem() -> None:
-    summary, problems = data_answer(script_of("experiment=tiny_sft"), AT_HAND)
+    summary, problems, _ = data_answer(script_of("experiment=tiny_sft"), AT_HAND)
 
     assert problems == ()
     assert "24 evaluation rows are few to choose by (regret 0.127 with 8" in summary
@@ -26,7 +26,7 @@ def test_few_rows_and_evaluations_are_told_with_numbers_and_are_no_problem() -> 
 def test_of_rows_nobody_has_seen_only_what_the_config_says_is_told() -> None:
     limited = script_of(*HUB, "data.max_eval_rows=16", "trainer.max_steps=24")
 
-    summary, problems = data_answer(limited, Surroundings((Path(),)))
+    summary, problems, _ = data_answer(limited, Surroundings((Path(),)))
 
     assert problems == ()
     assert "hub rows are checked on the pod" in summary
@@ -35,6 +35,6 @@ def test_of_rows_nobody_has_seen_only_what_the_config_says_is_told() -> None:
 
 
 def test_of_rows_nobody_has_seen_nothing_is_guessed() -> None:
-    summary, _ = data_answer(script_of(*HUB), Surroundings((Path(),)))
+    summary, _, _ = data_answer(script_of(*HUB), Surroundings((Path(),)))
 
     assert summary == "hub rows are checked on the pod, before training"

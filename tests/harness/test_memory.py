@@ -9,8 +9,9 @@ from podproof.compiler.architecture import NotEstimated
 from podproof.compiler.estimate import estimate
 from podproof.compiler.throughput import PastRun
 from podproof.harness.gates import clear
+from podproof.harness.judgement import judgement
 from podproof.harness.memory import memory_answer, rows_seen
-from podproof.harness.report import verdicts_to_dicts
+from podproof.harness.report import judgement_to_dict
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import AdapterKind, DataPlan, DataSource
@@ -176,7 +177,7 @@ def test_rows_are_counted_where_they_can_be(
 def test_the_details_are_in_the_report_for_machines() -> None:
     script = script_of("experiment=qwen3_8b_dpo", *RENTED)
 
-    verdicts = verdicts_to_dicts(clear(script, AT_HAND).verdicts)
+    verdicts = judgement_to_dict(judgement("", "", clear(script, AT_HAND)))["verdicts"]
 
     verdict = next(item for item in verdicts if item["gate"] == "memory")
     assert verdict["details"] == memory_answer(script, AT_HAND)[2]

@@ -1,5 +1,6 @@
 """Reading data: every file is found, read and looked at, and every problem named at once."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from podproof.runtime.data import find_data_file, parse_csv, parse_json, parse_jsonl, read_data
-from podproof.runtime.errors import BadData
+from podproof.runtime.data import file_rows, find_data_file, read_data
+from podproof.runtime.errors import BadData, Problem
 from podproof.runtime.plan import DataPlan, DataSource, EvalPlan, MethodName, RowFormat
+from podproof.runtime.rows import BadRow, Row
 
 TEXTS = tuple({"text": f"line {number} of a text"} for number in range(20))
 PAIR = {"prompt": "Say yes.", "chosen": "Yes.", "rejected": "No."}
@@ -25,6 +27,13 @@ def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 def read_sft(plan: DataPlan, folder: Path) -> Any:
     return read_data(plan, MethodName.SFT, (folder,))
+
+
+def rows_of(content: bytes, source: DataSource, name: str) -> tuple[list[Row], list[Problem]]:
+    """Return the rows of a file, and the problems of what is none."""
+    read = list(file_rows(io.BytesIO(content), source, name))
+    rows = [row for row in read if isinstance(row, Row)]
+    return rows, [item for row in read if isinstance(row, BadRow) for item in row.problems]
 
 
 def test_rows_come_in_the_order_of_the_file_with_their_line(tmp_path: Path) -> None:
@@ -95,8 +104,52 @@ def test_only_the_first_problems_are_shown_and_all_are_counted(tmp_path: Path) -
     with pytest.raises(BadData) as refusal:
         read_sft(DataPlan(path="rows.jsonl"), tmp_path)
 
-    assert len(refusal.value.problems) == 21
-    assert refusal.value.problems[-1].what == "134 problem(s) in 134 place(s)"
+    assert len(refusal.value.problems) == 6
+    closing = "134 of 154 rows cannot be trained on (134 x text is empty)"
+    assert refusal.value.problems[-1].what == closing
+
+
+def test_bad_rows_within_the_share_are_dropped_and_told(tmp_path: Path) -> None:
+    rows = [*TEXTS[:3], {"text": ""}, *TEXTS[3:19]]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    path.write_text(path.read_text(encoding="utf-8") + "{broken\n", encoding="utf-8")
+
+    read = read_sft(DataPlan(path="rows.jsonl", max_bad_fraction=0.1), tmp_path)
+
+    assert [row.columns for row in read.train] == list(TEXTS[:19])
+    assert len(read.notices) == 1
+    assert "2 of 21 rows cannot be trained on" in read.notices[0]
+
+
+def test_bad_rows_beyond_the_share_are_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [*TEXTS[:8], {"text": ""}, {"text": None}])
+
+    with pytest.raises(BadData, match="2 of 10 rows"):
+        read_sft(DataPlan(path="rows.jsonl", max_bad_fraction=0.19), tmp_path)
+
+
+def test_the_share_is_asked_of_each_file_by_itself(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", TEXTS)
+    write_jsonl(tmp_path / "eval.jsonl", [{"text": "a"}, {"text": " "}])
+    plan = DataPlan(path="train.jsonl", eval=EvalPlan(path="eval.jsonl"), max_bad_fraction=0.1)
+
+    with pytest.raises(BadData, match=r"eval\.jsonl: 1 of 2 rows"):
+        read_sft(plan, tmp_path)
+
+
+def test_dropped_rows_are_gone_before_rows_are_cut_and_parted(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", [{"text": ""}, *TEXTS])
+    share = EvalPlan(fraction=0.2)
+    plan = DataPlan(
+        path="rows.jsonl", eval=share, max_rows=10, shuffle_seed=3, max_bad_fraction=0.1
+    )
+
+    read = read_sft(plan, tmp_path)
+    write_jsonl(tmp_path / "rows.jsonl", TEXTS)
+    clean = read_sft(plan, tmp_path)
+
+    assert [row.columns for row in read.train] == [row.columns for row in clean.train]
+    assert [row.columns for row in read.eval] == [row.columns for row in clean.eval]
 
 
 def test_wrong_columns_are_one_problem_that_names_them(tmp_path: Path) -> None:
@@ -204,41 +257,51 @@ def test_the_same_seed_draws_the_same_rows_in_every_python(tmp_path: Path) -> No
 
 
 def test_blank_lines_and_a_byte_order_mark_are_passed_over() -> None:
-    read = parse_jsonl([b"\xef\xbb\xbf" + b'{"text": "a"}\n', b"\n", b'{"text": "b"}'], "rows")
+    content = b"\xef\xbb\xbf" + b'{"text": "a"}\n\n{"text": "b"}'
 
-    assert [row.where for row in read.rows] == ["rows:1", "rows:3"]
-    assert read.problems == ()
+    rows, problems = rows_of(content, DataSource.JSONL, "rows")
+
+    assert [row.where for row in rows] == ["rows:1", "rows:3"]
+    assert problems == []
 
 
 def test_a_line_that_is_no_object_is_a_problem() -> None:
-    read = parse_jsonl([b"[1, 2]\n"], "rows")
+    _, problems = rows_of(b"[1, 2]\n", DataSource.JSONL, "rows")
 
-    assert str(read.problems[0]) == "rows:1: must be a JSON object, got list"
+    assert str(problems[0]) == "rows:1: must be a JSON object, got list"
 
 
 def test_a_line_that_is_not_utf8_is_a_problem() -> None:
-    read = parse_jsonl([b'{"text": "caf\xe9"}\n'], "rows")
+    _, problems = rows_of(b'{"text": "caf\xe9"}\n', DataSource.JSONL, "rows")
 
-    assert "utf-8" in read.problems[0].what
+    assert "utf-8" in problems[0].what
+
+
+def test_a_file_is_read_as_its_rows_are_asked_for() -> None:
+    file = io.BytesIO(b'{"text": "a"}\n' * 3)
+
+    next(file_rows(file, DataSource.JSONL, "rows"))
+
+    assert file.tell() == len(b'{"text": "a"}\n')
 
 
 def test_json_is_a_list_of_objects_counted_from_one() -> None:
-    read = parse_json(b'[{"text": "a"}, 5]', "rows.json")
+    rows, problems = rows_of(b'[{"text": "a"}, 5]', DataSource.JSON, "rows.json")
 
-    assert [row.where for row in read.rows] == ["rows.json row 1"]
-    assert [problem.where for problem in read.problems] == ["rows.json row 2"]
+    assert [row.where for row in rows] == ["rows.json row 1"]
+    assert [problem.where for problem in problems] == ["rows.json row 2"]
 
 
 def test_json_that_is_no_list_points_to_json_lines() -> None:
-    read = parse_json(b'{"text": "a"}', "rows.json")
+    with pytest.raises(BadData) as refusal:
+        rows_of(b'{"text": "a"}', DataSource.JSON, "rows.json")
 
-    assert "jsonl" in read.problems[0].way_out
+    assert "jsonl" in refusal.value.problems[0].way_out
 
 
-def test_broken_json_is_a_problem() -> None:
-    read = parse_json(b'[{"text": ', "rows.json")
-
-    assert read.problems[0].what.startswith("not JSON")
+def test_broken_json_is_refused() -> None:
+    with pytest.raises(BadData, match="not JSON"):
+        rows_of(b'[{"text": ', DataSource.JSON, "rows.json")
 
 
 def test_a_json_file_is_read_by_its_source(tmp_path: Path) -> None:
@@ -250,22 +313,22 @@ def test_a_json_file_is_read_by_its_source(tmp_path: Path) -> None:
 
 
 def test_a_csv_row_is_named_by_the_line_it_begins_on() -> None:
-    read = parse_csv(["text\n", '"two\n', 'lines"\n', "one line\n"], "rows.csv")
+    rows, _ = rows_of(b'text\n"two\nlines"\none line\n', DataSource.CSV, "rows.csv")
 
-    assert [row.where for row in read.rows] == ["rows.csv:2", "rows.csv:4"]
-    assert read.rows[0].columns == {"text": "two\nlines"}
+    assert [row.where for row in rows] == ["rows.csv:2", "rows.csv:4"]
+    assert rows[0].columns == {"text": "two\nlines"}
 
 
 def test_a_csv_row_with_too_many_cells_is_a_problem() -> None:
-    read = parse_csv(["text\n", "a,b\n"], "rows.csv")
+    _, problems = rows_of(b"text\na,b\n", DataSource.CSV, "rows.csv")
 
-    assert str(read.problems[0]) == "rows.csv:2: has more cells than the header"
+    assert str(problems[0]) == "rows.csv:2: has more cells than the header"
 
 
-def test_a_csv_cell_beyond_the_limit_of_the_reader_is_a_problem() -> None:
-    read = parse_csv(["text\n", "a" * 200_000], "rows.csv")
-
-    assert read.problems[0].what.startswith("not CSV")
+def test_a_csv_cell_beyond_the_limit_of_the_reader_is_refused_whatever_may_be_dropped() -> None:
+    # What follows such a cell cannot be read, so nobody knows how many rows are lost.
+    with pytest.raises(BadData, match=r"rows\.csv:2: not CSV"):
+        rows_of(b"text\n" + b"a" * 200_000, DataSource.CSV, "rows.csv")
 
 
 def test_a_short_csv_row_lacks_its_last_column(tmp_path: Path) -> None:

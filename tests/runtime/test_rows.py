@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from podproof.runtime.errors import BadData, Problem
 from podproof.runtime.plan import MethodName, RowFormat
 from podproof.runtime.rows import (
+    BadRow,
     Row,
     Rows,
-    check_rows,
+    checked_rows,
     cut_rows,
     detect_format,
     is_conversation,
-    keep_columns,
     part_rows,
     row_notices,
     row_texts,
@@ -26,9 +27,15 @@ numbered = st.integers(2, 60).map(
 )
 
 
-def complaints(row_format: RowFormat, *columns: dict[str, Any]) -> list[str]:
+def checked(row_format: RowFormat, *columns: dict[str, Any]) -> list[Row | BadRow]:
     rows = [Row(f"f:{number}", value) for number, value in enumerate(columns, start=1)]
-    return [problem.what for problem in check_rows(rows, row_format)]
+    is_preference = row_format is RowFormat.PREFERENCE
+    return list(checked_rows(rows, row_format, MethodName.DPO if is_preference else MethodName.SFT))
+
+
+def complaints(row_format: RowFormat, *columns: dict[str, Any]) -> list[str]:
+    found = checked(row_format, *columns)
+    return [item.what for row in found if isinstance(row, BadRow) for item in row.problems]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +65,12 @@ def test_a_row_of_a_known_shape_is_fine(row_format: RowFormat, columns: dict[str
 @pytest.mark.parametrize(
     ("row_format", "columns", "words"),
     [
-        (RowFormat.TEXT, {}, "text is missing"),
+        (RowFormat.TEXT, {"text": None}, "text is missing"),
+        (
+            RowFormat.TEXT,
+            {"text": "half \ud83d"},
+            "text holds half a surrogate pair, which no tokenizer takes",
+        ),
         (RowFormat.TEXT, {"text": " \n"}, "text is empty"),
         (RowFormat.TEXT, {"text": 7}, "text must be text, got int"),
         (RowFormat.TEXT, {"text": ["t"]}, "text must be text, got list"),
@@ -76,7 +88,16 @@ def test_a_row_of_a_known_shape_is_fine(row_format: RowFormat, columns: dict[str
             {"messages": [{"role": "user", "content": [{"type": "image"}]}, ASSISTANT]},
             "messages[0] has a content that is no text but list",
         ),
-        (RowFormat.PROMPT_COMPLETION, {"prompt": "q"}, "completion is missing"),
+        (
+            RowFormat.MESSAGES,
+            {"messages": [USER, {"role": "assistant", "content": "\udc00"}]},
+            "messages[1] has a content that holds half a surrogate pair, which no tokenizer takes",
+        ),
+        (
+            RowFormat.PROMPT_COMPLETION,
+            {"prompt": "q", "completion": None},
+            "completion is missing",
+        ),
         (
             RowFormat.PROMPT_COMPLETION,
             {"prompt": [USER], "completion": "a"},
@@ -156,17 +177,48 @@ def test_no_format_fits_columns_of_another_method() -> None:
 def test_a_text_prompt_beside_conversations_is_dropped() -> None:
     columns = {"prompt": "q", "chosen": [USER, ASSISTANT], "rejected": [USER, OTHER]}
 
-    kept = keep_columns([Row("f:1", columns)], RowFormat.PREFERENCE)
+    (kept,) = checked(RowFormat.PREFERENCE, columns)
 
-    assert list(kept[0].columns) == ["chosen", "rejected"]
+    assert isinstance(kept, Row)
+    assert list(kept.columns) == ["chosen", "rejected"]
 
 
 def test_tools_stay_with_the_conversation() -> None:
     columns = {"messages": [USER, ASSISTANT], "tools": "[]", "id": 3}
 
-    kept = keep_columns([Row("f:1", columns)], RowFormat.MESSAGES)
+    (kept,) = checked(RowFormat.MESSAGES, columns)
 
-    assert list(kept[0].columns) == ["messages", "tools"]
+    assert isinstance(kept, Row)
+    assert list(kept.columns) == ["messages", "tools"]
+
+
+def test_the_shape_of_the_others_is_that_of_the_first_good_row() -> None:
+    empty, turns = {"prompt": [], "completion": [ASSISTANT]}, [USER]
+
+    found = checked(
+        RowFormat.PROMPT_COMPLETION,
+        empty,
+        {"prompt": "q", "completion": "a"},
+        {"prompt": turns, "completion": [ASSISTANT]},
+        {"prompt": "r", "completion": "a"},
+    )
+
+    assert [isinstance(row, Row) for row in found] == [False, True, False, True]
+
+
+def test_a_row_that_was_unreadable_stays_in_its_place() -> None:
+    broken = BadRow((Problem("f:1", "not JSON"),))
+
+    found = list(checked_rows([broken, Row("f:2", {"text": "t"})], RowFormat.AUTO, MethodName.SFT))
+
+    assert found == [broken, Row("f:2", {"text": "t"})]
+
+
+def test_columns_that_serve_no_format_are_refused_at_the_first_row() -> None:
+    rows = [Row("f:1", {"question": "q"})]
+
+    with pytest.raises(BadData, match="f:1: the columns are question; dpo needs"):
+        list(checked_rows(rows, RowFormat.AUTO, MethodName.DPO))
 
 
 @given(numbered, st.floats(0.01, 0.99), st.none() | st.integers(1, 9), st.none() | st.integers())
@@ -201,6 +253,12 @@ def test_repeated_and_leaked_rows_are_noticed() -> None:
         "1 of 3 training rows repeat an earlier one",
         "1 of 1 evaluation rows are training rows too",
     )
+
+
+def test_dropped_rows_are_noticed_first() -> None:
+    rows = Rows((Row("f:1", {"text": "one"}),), (), RowFormat.TEXT, ("2 rows are dropped",))
+
+    assert row_notices(rows) == ("2 rows are dropped",)
 
 
 def test_distinct_rows_need_no_notice() -> None:

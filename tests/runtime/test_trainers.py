@@ -267,6 +267,17 @@ def test_prompts_that_leave_no_room_for_an_answer_are_refused_by_row(
     assert refusal.value.problems[-1].where == "method.max_length"
 
 
+def test_prompts_without_room_are_dropped_up_to_the_share_and_told(tmp_path: Path) -> None:
+    plan = plan_for(MethodName.ORPO)
+    plan = dataclasses.replace(plan, data=DataPlan(max_bad_fraction=0.2))
+    rows = Rows((*PAIRS.train, Row("rows:9", TEXT_PAIR)), PAIRS.eval, RowFormat.PREFERENCE)
+
+    built = built_from(plan, rows, tmp_path)
+
+    assert len(built.trainer.train_dataset) == len(PAIRS.train)
+    assert "1 of 8 rows cannot be trained on" in built.adjustments[-1]
+
+
 def test_orpo_without_max_length_is_held_to_the_length_it_cuts_at(tmp_path: Path) -> None:
     long_pair = Row("rows:9", {**TURNS_PAIR, "prompt": [turn("user", LONG_QUESTION * 9)]})
     rows = Rows((*PAIRS.train, long_pair), PAIRS.eval, RowFormat.PREFERENCE)

@@ -107,7 +107,8 @@ def _launch_sweep(options: argparse.Namespace) -> int:
 def _cleared(script: PodScript) -> Cleared | None:
     """Ask every gate; print the report and return None when one refuses."""
     with progress("asking the gates") as update:
-        result = clear(script, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}"))
+        there = all_surroundings(update)
+        result = clear(script, there, on_gate=lambda gate: update(f"gate {gate}"))
     if isinstance(result, Cleared):
         asked = (item for item in result.verdicts if item.outcome.value == "passed")
         passed = ", ".join(verdict.gate for verdict in asked)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
+from rich.markup import escape
 from rich.text import Text
 
 from podproof.compiler.errors import BadConfig
@@ -22,6 +23,7 @@ EXIT_INTERRUPTED = 130
 
 # Written to a pipe a table keeps this width, so that nothing is folded by accident.
 _PIPE_WIDTH = 160
+_BAR_WIDTH = 20
 
 
 def out() -> Console:
@@ -72,6 +74,19 @@ def progress(what: str) -> Iterator[Any]:
         return
     with console.status(what) as status:
         yield status.update
+
+
+def progress_line(what: str, share: float | None) -> str:
+    """Return one line for `update`: a bar where the share that is done is known.
+
+    >>> progress_line("rows.jsonl, 5,000 rows", 0.25)
+    '━━━━━─────────────── 25 %  rows.jsonl, 5,000 rows'
+    """
+    if share is None:
+        return escape(what)
+    done = min(1.0, share)
+    full = round(done * _BAR_WIDTH)
+    return f"{'━' * full}{'─' * (_BAR_WIDTH - full)} {done * 100:.0f} %  {escape(what)}"
 
 
 def existing_folder(value: str | None, option: str) -> Path | None:

@@ -75,7 +75,7 @@ def _verify_config(options: argparse.Namespace) -> int:
     request = Request((*typed.overrides, *last), typed.config_dir)
     with progress("asking the gates") as update:
         result = verify_request(
-            request, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}")
+            request, all_surroundings(update), on_gate=lambda gate: update(f"gate {gate}")
         )
     if options.output and result.script is not None:
         write_script(result.script, Path(options.output), verdicts_to_dicts(result.verdicts))
@@ -93,7 +93,7 @@ def _verify_script(options: argparse.Namespace, overrides: Sequence[str]) -> int
     level = Level(options.level or Level.FAST)
     with progress("asking the gates") as update:
         result = verify_script(
-            path, level, all_surroundings(), on_gate=lambda gate: update(f"gate {gate}")
+            path, level, all_surroundings(update), on_gate=lambda gate: update(f"gate {gate}")
         )
     return _reported(options, str(path), shown_path(path), result)
 

@@ -1,0 +1,180 @@
+"""The tokens of every row: is there room for an answer, what is cut away, how long are they."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from podproof.harness.chat_template import ChatTemplate, Rendered, TemplateRefused
+from podproof.harness.tokenizer import TokenCounter
+from podproof.runtime.errors import Problem
+from podproof.runtime.plan import MethodName, Plan
+from podproof.runtime.room import prompt_text, room_checked, room_limit, room_tally
+from podproof.runtime.rows import BadRow, Row, is_conversation
+from podproof.runtime.tally import RowTally
+
+_BATCH_ROWS = 1_000
+_ANSWERS = ("messages", "text", "completion", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class CutPlan:
+    """Where the trainer cuts.
+
+    `room` is what a prompt must not fill, `length` where sequences end (None: nowhere), and with
+    `is_assistant_only` only what the template marks is learnt.
+    """
+
+    method: MethodName
+    room: int | None
+    length: int | None
+    is_assistant_only: bool
+
+
+@dataclass
+class TokenTally:
+    """The rows of one part in tokens.
+
+    `lengths` counts rows by their longest sequence. `unspoken` are rows that are cut before the
+    assistant says a word, `alike` pairs whose answers are cut to the same tokens; both train, on
+    nothing that was meant. `refused` are rows that the chat template refuses.
+    """
+
+    room: RowTally = field(default_factory=room_tally)
+    lengths: Counter[int] = field(default_factory=Counter)
+    unspoken: int = 0
+    alike: int = 0
+    refused: RowTally = field(default_factory=lambda: RowTally("model.chat_template"))
+
+
+@dataclass(frozen=True)
+class _Texts:
+    row: Row
+    prompt: str
+    wholes: tuple[Rendered, ...]
+
+
+def cut_plan(plan: Plan) -> CutPlan:
+    """Return where the plan's trainer cuts."""
+    arguments = plan.arguments
+    max_length = arguments.get("max_length")
+    # Packing joins sequences and cuts what comes out; a row by itself is not cut.
+    is_whole = bool(arguments.get("packing"))
+    return CutPlan(
+        method=plan.method,
+        room=room_limit(plan.method, max_length, arguments.get("truncation_mode")),
+        length=None if is_whole else room_limit(plan.method, max_length, None),
+        is_assistant_only=bool(arguments.get("assistant_only_loss")),
+    )
+
+
+def count_tokens(
+    rows: Iterable[tuple[str, Row]], counter: TokenCounter, cut: CutPlan
+) -> dict[str, TokenTally]:
+    """Encode every row, given with its part, as the trainer will; return a tally for each part.
+
+    Rows are encoded a thousand at a time, so memory does not grow with their number.
+    """
+    tallies: dict[str, TokenTally] = {}
+    rows = iter(rows)
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        for part in {part for part, _ in batch}:
+            tally = tallies.setdefault(part, TokenTally())
+            of_part = [row for its_part, row in batch if its_part == part]
+            _count_batch(list(_rendered(of_part, counter, tally)), counter, cut, tally)
+    return tallies
+
+
+def refused_rows(tally: TokenTally) -> tuple[Problem, ...]:
+    """Return the rows that the chat template refuses; the trainer stops at the first of them."""
+    if not tally.refused.bad:
+        return ()
+    what = f"it refuses {tally.refused.bad} of {tally.room.rows + tally.refused.bad} rows"
+    way_out = "mend these rows, or set model.chat_template to one that takes them"
+    return (*tally.refused.shown, Problem("model.chat_template", what, way_out))
+
+
+def _rendered(batch: Sequence[Row], counter: TokenCounter, tally: TokenTally) -> Iterator[_Texts]:
+    for row in batch:
+        try:
+            yield _texts(row, counter)
+        except TemplateRefused as error:
+            what = f"the chat template refuses the row: {error}"
+            tally.refused.add(BadRow((Problem(row.where, what),)))
+
+
+def _texts(row: Row, counter: TokenCounter) -> _Texts:
+    template = counter.template or ChatTemplate("", {})
+
+    def render(messages: Sequence[Any]) -> str:
+        return template.render(messages, add_generation_prompt=True).text
+
+    prompt = row.columns.get("prompt")
+    wholes = []
+    for answer in (row.columns[name] for name in _ANSWERS if row.columns.get(name)):
+        if isinstance(answer, list):
+            turns = [*(prompt or ()), *answer]
+            wholes.append(template.render(turns, tools=row.columns.get("tools")))
+        else:
+            text = (prompt or "") + answer
+            eos = "" if text.endswith(counter.eos_token) else counter.eos_token
+            wholes.append(Rendered(text + eos, ()))
+    return _Texts(row, prompt_text(row.columns, render), tuple(wholes))
+
+
+def _count_batch(
+    texts: Sequence[_Texts], counter: TokenCounter, cut: CutPlan, tally: TokenTally
+) -> None:
+    if not texts:
+        return
+    # As TRL does: templates bring their special tokens, ORPO puts its own, the others ask.
+    is_special = not is_conversation(texts[0].row) and cut.method is not MethodName.ORPO
+    prompts = counter.encode([item.prompt for item in texts])
+    flat = [whole.text for item in texts for whole in item.wholes]
+    encoded = iter(counter.encode(flat, add_special_tokens=is_special))
+    for item, prompt in zip(texts, prompts, strict=True):
+        wholes = list(islice(encoded, len(item.wholes)))
+        longest = max(map(len, wholes))
+        tally.lengths[longest] += 1
+        row = _with_room(item, prompt, counter, cut)
+        if isinstance(row, Row) and cut.is_assistant_only:
+            row = _with_something_to_learn(item, len(prompt), counter, cut)
+        tally.room.add(row)
+        if cut.length is not None and longest > cut.length and isinstance(row, Row):
+            tally.unspoken += _is_unspoken(item, counter, cut.length)
+            tally.alike += _is_alike(wholes, cut.length)
+
+
+def _with_room(item: _Texts, prompt: Any, counter: TokenCounter, cut: CutPlan) -> Row | BadRow:
+    if cut.room is None or not item.prompt:
+        return item.row
+    return room_checked(item.row, prompt.ids, counter.bos_id, cut.room)
+
+
+def _with_something_to_learn(
+    item: _Texts, prompt_tokens: int, counter: TokenCounter, cut: CutPlan
+) -> Row | BadRow:
+    """Return a row of which the loss counts a token; others the trainer drops without a word."""
+    spoken = [at for at in _spoken_at(item.wholes[0], counter) if at >= prompt_tokens]
+    if spoken and (cut.length is None or spoken[0] < cut.length):
+        return item.row
+    what = "the chat template marks nothing that the assistant says"
+    if spoken:
+        beyond = f"lies beyond max_length={cut.length}"
+        what = f"the assistant's first word is token {spoken[0]}, which {beyond}"
+    return BadRow((Problem(item.row.where, what),))
+
+
+def _is_unspoken(item: _Texts, counter: TokenCounter, length: int) -> bool:
+    spoken = _spoken_at(item.wholes[0], counter) if "messages" in item.row.columns else []
+    return bool(spoken) and spoken[0] >= length
+
+
+def _is_alike(wholes: Sequence[Any], length: int) -> bool:
+    return len(wholes) > 1 and wholes[0].ids[:length] == wholes[1].ids[:length]
+
+
+def _spoken_at(whole: Rendered, counter: TokenCounter) -> list[int]:
+    """Return the first token of everything that the template marks as the assistant's."""
+    return counter.tokens_at(whole.text, (start for start, end in whole.spans if end > start))

@@ -1,0 +1,106 @@
+"""What the tokens of all rows say: problems, facts for the summary, and numbers."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from podproof.harness.chat_template import knows_training_templates, training_template
+from podproof.harness.token_counts import (
+    CutPlan,
+    TokenTally,
+    count_tokens,
+    cut_plan,
+    refused_rows,
+)
+from podproof.harness.token_lengths import token_lengths
+from podproof.harness.tokenizer import TokenCounter
+from podproof.runtime.errors import Problem
+from podproof.runtime.plan import Plan
+from podproof.runtime.rows import Row, is_conversation
+
+TRAIN, EVAL = "train", "eval"
+
+
+@dataclass(frozen=True)
+class TokenFindings:
+    """Problems, sentences for the summary, and JSON values."""
+
+    problems: tuple[Problem, ...]
+    facts: tuple[str, ...]
+    details: Mapping[str, Any]
+
+
+def uncounted(why: str) -> TokenFindings:
+    """Say why no token was counted: what is not known is no reason to refuse."""
+    fact = f"tokens were not counted: {why}"
+    return TokenFindings((), (fact,), {"tokens": {"not_counted": why}})
+
+
+def find_in_tokens(
+    plan: Plan, first: Row, counter: TokenCounter, rows: Iterable[tuple[str, Row]]
+) -> TokenFindings:
+    """Count the tokens of all rows, each given with its part; `first` tells their shape."""
+    cut = cut_plan(plan)
+    unfit = _template_problem(counter, cut, first)
+    if unfit is not None:
+        return TokenFindings((unfit,), (), {})
+    counted = count_tokens(rows, _as_trained(counter, cut), cut)
+    problems: list[Problem] = []
+    facts: list[str] = []
+    details: dict[str, Any] = {}
+    for part in sorted(counted, reverse=True):
+        too_many, dropped = counted[part].room.judged(plan.data.max_bad_fraction)
+        problems += [*refused_rows(counted[part]), *too_many]
+        facts += [*dropped, *_facts(part, counted[part], cut)]
+        details[part] = _details(counted[part], cut)
+    return TokenFindings(tuple(problems), tuple(facts), {"tokens": details})
+
+
+def _template_problem(counter: TokenCounter, cut: CutPlan, first: Row) -> Problem | None:
+    """Say why these rows have no template that the trainer could use, if so."""
+    if not is_conversation(first):
+        if not cut.is_assistant_only:
+            return None
+        what = "needs conversations, to know what the assistant says"
+        way_out = "set it to false, or train on messages"
+        return Problem("method.assistant_only_loss", what, way_out)
+    if counter.template is None:
+        what = "the rows are conversations, and the tokenizer has no chat template"
+        return Problem("model.chat_template", what, "set it to the model's own template")
+    trained = _as_trained(counter, cut).template
+    is_marked = trained is not None and trained.has_generation_marks
+    # Where TRL is not installed nobody can say here which templates it replaces by marked ones.
+    if is_marked or not cut.is_assistant_only or not knows_training_templates():
+        return None
+    what = "the chat template does not mark what the assistant says, and TRL knows no other"
+    way_out = "put {% generation %}...{% endgeneration %} around it in model.chat_template"
+    return Problem("method.assistant_only_loss", what, way_out)
+
+
+def _as_trained(counter: TokenCounter, cut: CutPlan) -> TokenCounter:
+    """Return the counter with the template that TRL puts in place of one without marks."""
+    template = counter.template
+    if template is None or not cut.is_assistant_only or template.has_generation_marks:
+        return counter
+    return replace(counter, template=training_template(template) or template)
+
+
+def _details(tally: TokenTally, cut: CutPlan) -> Mapping[str, Any]:
+    lengths = token_lengths(tally.lengths, cut.length)
+    counts = {"unspoken": tally.unspoken, "alike": tally.alike, "no_room": tally.room.bad}
+    return {**(lengths.to_dict() if lengths else {}), **counts, "max_length": cut.length}
+
+
+def _facts(part: str, tally: TokenTally, cut: CutPlan) -> Iterator[str]:
+    lengths = token_lengths(tally.lengths, cut.length)
+    if lengths is None:
+        return
+    if part == TRAIN:
+        yield f"tokens a row {lengths.line()}"
+    if lengths.longer_than_max:
+        cut_rows = f"{lengths.longer_than_max:,} of {lengths.rows:,} {part} rows"
+        yield f"{cut_rows} are cut at max_length {cut.length}"
+    if tally.unspoken:
+        yield f"{tally.unspoken:,} {part} rows are cut before the assistant says a word"
+    if tally.alike:
+        yield f"{tally.alike:,} {part} pairs are cut to the same tokens"
