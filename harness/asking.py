@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -27,18 +28,22 @@ BUDGET_S = 30.0
 HOW = f"seed {SEED}, Hypothesis {hypothesis.__version__}"
 
 
+_IS_SHRINKING = ContextVar("is_shrinking", default=True)
+
+
 class OverBudgetError(BaseException):
     """The budget is over; no Exception, so that neither hooks nor Hypothesis keep it."""
 
 
 def attack(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return the decorator that lets Hypothesis try a check, with the same examples everywhere."""
+    phases = (Phase.explicit, Phase.generate, Phase.shrink)
     chosen = settings(
         max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
+        phases=phases if _IS_SHRINKING.get() else phases[:2],
         suppress_health_check=list(HealthCheck),
         print_blob=False,
         report_multiple_bugs=False,
@@ -47,19 +52,23 @@ def attack(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 @contextmanager
-def asked_within(seconds: float) -> Iterator[None]:
+def asked_within(seconds: float, *, is_shrinking: bool = True) -> Iterator[None]:
     """Run the body with nothing but our own examples; raise OverBudgetError when it takes longer.
 
     `seconds` are those of the processor. In the main thread the body is cut off there and then,
     even in the midst of a loop without end. Elsewhere, and where there are no interval timers, it
-    is told at the end.
+    is told at the end. Without `is_shrinking` the first counterexample is as good as any.
     """
     is_cut_off = (
         hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     )
     budget = _alarm(seconds) if is_cut_off else _stopwatch(seconds)
-    with _no_foreign_constants(), budget:
-        yield
+    before = _IS_SHRINKING.set(is_shrinking)
+    try:
+        with _no_foreign_constants(), budget:
+            yield
+    finally:
+        _IS_SHRINKING.reset(before)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from podproof.harness.expected_trend import (
     KNOWN_WORDS,
     allowed_stops,
     expected_word,
+    graded_losses,
     train_losses_of,
 )
 from podproof.runtime.plan import ScorerPlan
@@ -43,6 +44,15 @@ NEIGHBOURS: tuple[Mapping[str, Any], ...] = (
         "trend": {"window": 6, "stop_on_divergence": 2, "stop_on_plateau": 1},
     },
 )
+
+# Train and eval losses that rise, fall, stay, and fall again.
+_ORIGINAL_LOG: Log = [
+    entry
+    for step, (train, loss) in enumerate(
+        [(2.5, 2.0), (1.0, 3.5), (2.25, 1.0), (0.5, 1.0), (0.25, 0.75), (0.75, 0.5), (0.5, 0.25)], 1
+    )
+    for entry in ({"eval_loss": loss, "step": step}, {"loss": train, "step": step})
+]
 
 _LOSS = USUAL | st.sampled_from([1.0, 1.25, 0.0, -1.0, math.nan])
 _ANY = _LOSS | HOSTILE
@@ -84,10 +94,17 @@ def documented(subject: Subject, examples: int) -> None:
     """Ask that logs are read, scored, called by a word, and ended for as documented."""
     vectors = subject.code.failed_vectors()
     assert not vectors, f"known scores: {vectors[0]}"
-    for losses, word in KNOWN_WORDS:
+    for losses, word in _known_words(subject.plan.trend.window):
         found = _word(subject.code, losses)
         assert found == word, f"train losses {losses} are called {found}, not {word}"
     subjects = [subject.neighbour(fields) for fields in NEIGHBOURS]
+    for log, plan in _known_logs():
+        for difference in _differences(subjects[plan], log):
+            raise AssertionError(f"{difference}, of {log}, with {NEIGHBOURS[plan]}")
+    # Only here: of a drawn loss its exp may overflow.
+    original = subject.neighbour({"name": "seed_v1"})
+    for difference in _differences(original, _ORIGINAL_LOG):
+        raise AssertionError(f"{difference}, of {_ORIGINAL_LOG}, with the original formula")
 
     @attack(examples)
     @given(_logs(), st.sampled_from(range(len(NEIGHBOURS))))
@@ -96,6 +113,25 @@ def documented(subject: Subject, examples: int) -> None:
             raise AssertionError(f"{difference}, with {NEIGHBOURS[plan] or 'the plan as it is'}")
 
     check()
+
+
+def _known_words(window: int) -> Iterator[tuple[Sequence[float], str]]:
+    yield from KNOWN_WORDS
+    graded = [(losses, expected_word(losses, window)) for losses in graded_losses()]
+    yield from [(losses, word) for losses, word in graded if word is not None]
+
+
+def _known_logs() -> Iterator[tuple[Log, int]]:
+    """Yield logs that few draws would come upon, each with the place of a plan in NEIGHBOURS."""
+    stopping = [place for place, fields in enumerate(NEIGHBOURS) if "trend" in fields]
+    for losses, _ in KNOWN_WORDS:
+        longer = [*losses, *losses[-1:], *losses[-1:]]
+        yield from (([{"loss": loss} for loss in longer], plan) for plan in stopping)
+    for sign in ("grad_norm", "entropy", "nll_loss", "nonfinite_microbatches"):
+        yield [{"loss": 1.0, sign: math.inf}, {"loss": 1.0, sign: 0.0}, {"loss": 1.0, sign: 1}], 1
+    for loss in (0.0, -1.0, 2.0):
+        log = [{"loss": loss - 3.0}, {"eval_loss": loss}, {"loss": 0.5}, {"eval_loss": loss + 0.5}]
+        yield from ((log, plan) for plan in range(len(NEIGHBOURS)))
 
 
 def _word(code: Any, losses: Sequence[float]) -> str:

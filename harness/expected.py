@@ -157,8 +157,22 @@ def _formula(
             mean = _average(trained, plan.train_ema_alpha) if trained else loss
             gap = min(max(loss - mean, 0.0), plan.gap_limit * scale)
             return {"eval_loss": loss, "gap": plan.gap_weight * gap}
+        case ScorerName.SEED_V1:
+            return _original_formula(losses, trained[-1] if trained else None)
         case _:
             return None
+
+
+def _original_formula(losses: Sequence[float], trained: float | None) -> Mapping[str, float]:
+    *before, loss = losses
+    gap = 0.0 if trained is None else abs(trained - loss) / max(loss, 0.001)
+    is_falling = len(before) > 1 and before[-1] < before[-2]
+    return {
+        "eval_loss": 0.5 * loss,
+        "gap": 0.3 * gap,
+        "perplexity": 0.1 * min(math.exp(loss) / 20.0, 1.0),
+        "improving": -0.1 * is_falling,
+    }
 
 
 def _average(values: Sequence[float], alpha: float) -> float:

@@ -5,7 +5,7 @@ word is right then.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from statistics import median
 
@@ -31,6 +31,22 @@ KNOWN_WORDS: Sequence[tuple[tuple[float, ...], str]] = (
     ((1.0, 1.0, 1.0, 1.0, 1.0, 2.125), "diverging"),
     ((0.0, 0.0, 0.0, 0.0, 0.0, 1.0), "flat"),
 )
+
+
+def graded_losses() -> Iterator[tuple[float, ...]]:
+    """Yield runs of train losses from still to steep, and from a small last jump to a large one.
+
+    Between two of them lies every threshold of the trend, within 5 %.
+    """
+    wave = (0.0, 0.05, -0.02, 0.03, -0.06, 0.01, 0.04, -0.03, -0.05, 0.02)
+    for count in (6, 9):
+        rest = [2.0 + wave[place % len(wave)] for place in range(count)]
+        for power in range(48):
+            slope = 0.002 * 1.1**power
+            yield tuple(loss - slope * place for place, loss in enumerate(rest))
+            yield tuple(2.0 + slope * place for place in range(count))
+            yield (*rest[:-1], 2.0 + 10 * slope)
+            yield (*(4 * loss - 6.0 for loss in rest[:-1]), 2.0 + 40 * slope)
 
 
 def expected_word(losses: Sequence[float], window: int) -> str | None:

@@ -89,6 +89,12 @@ class Process:
             yield "remembered", f"{remembered} is kept of {self.scores}"
         if remembered.since_best != since_best(self.scores, self.plan.early_stopping.min_delta):
             yield "remembered", f"{remembered.since_best} evaluations since the best: {self.scores}"
+        usable = [
+            line.loss for line in self.lines if line.kind == "train" and line.loss is not None
+        ]
+        last = usable[-1] if usable else None
+        if remembered.last_train_loss != last:
+            yield "remembered", f"{remembered.last_train_loss} is the last train loss, not {last}"
         finite = [loss for loss in train_losses_of(self.lines) if math.isfinite(loss)]
         kept = tuple(finite[-self.plan.trend.window :])
         if self.callback.trend.losses != kept:

@@ -36,10 +36,10 @@ class FaultKind(StrEnum):
 
     `kill` ends the process before the event; the next one goes on from the last checkpoint.
     `crash` is another callback that raises; the same process begins again from there. `interrupt`
-    is a second signal while something is reported. `lost_report` fails the first report of the
-    event, `dead_endpoint` every one. `signal` asks for an orderly end, `halt` is another callback
-    that stops the trainer. `taken` is another callback that takes away what was logged. `bare`
-    calls the hook once more without a log.
+    is a second signal while the next report is made. `lost_report` fails the next report,
+    `dead_endpoint` that of the failure as well. `signal` asks for an orderly end. `halt` is another
+    callback that stops the trainer, `taken` one that takes away what was logged. `bare` calls the
+    hook once more without a log.
     """
 
     KILL = "kill"
@@ -178,7 +178,6 @@ class _Company:
             bare = {**kwargs, "logs" if event == "on_log" else "metrics": None}
             self._witness.fire(event, args, state, control, **bare)
         self._witness.fire(event, args, state, control, **kwargs)
-        self._witness.endpoint.failures = []
         if FaultKind.TAKEN in kinds and event == "on_log":
             kwargs["logs"].clear()
         if event == "on_save":
@@ -199,8 +198,8 @@ class _Company:
             FaultKind.LOST_REPORT: [gone],
             FaultKind.DEAD_ENDPOINT: [gone, ConnectionError("the endpoint is still gone")],
         }
-        planned = [failures[kind] for kind in failures if kind in kinds]
-        self._witness.endpoint.failures = list(planned[0]) if planned else []
+        for kind in [kind for kind in failures if kind in kinds][:1]:
+            self._witness.endpoint.failures = list(failures[kind])
 
     def _log_otherwise(self, state: Any, logs: dict[str, Any]) -> None:
         """Have the trainer log other values than the simulator knows, also into its history."""

@@ -9,7 +9,7 @@ import pytest
 
 from podproof.cli import main
 
-VERBS = ("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore")
+VERBS = ("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore", "replay")
 
 
 @pytest.fixture(autouse=True)

@@ -125,7 +125,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", chosen("compile", "verify", "runs", "show", "rescore"), ids=str)
+@pytest.mark.parametrize(
+    "command", chosen("compile", "verify", "runs", "show", "rescore", "replay"), ids=str
+)
 def test_a_command_exits_as_its_page_says(command: Command, home: Path, tmp_path: Path) -> None:
     done = run(command, tmp_path, home)
 
@@ -141,7 +143,7 @@ def test_a_launch_exits_as_its_page_says(command: Command, tmp_path: Path) -> No
 
 
 def test_every_command_on_a_page_is_run() -> None:
-    run_by_tests = chosen("compile", "verify", "runs", "show", "rescore", "launch")
+    run_by_tests = chosen("compile", "verify", "runs", "show", "rescore", "replay", "launch")
 
     assert {command.line for command in commands()} == {command.line for command in run_by_tests}
 
@@ -159,7 +161,7 @@ def test_every_verb_has_its_heading_in_the_reference() -> None:
 
 
 @pytest.mark.parametrize(
-    "verb", ["compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"]
+    "verb", ["compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore", "replay"]
 )
 def test_every_option_is_in_the_reference(verb: str) -> None:
     done = subprocess.run(

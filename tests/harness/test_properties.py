@@ -207,11 +207,10 @@ TAMPERED: dict[str, tuple[str, str, str, ScorerPlan]] = {
         "    if reading.kind is not LogKind.EVALUATION:\n        return state, None\n",
         ROBUST,
     ),
-    "a train loss is read twice": (
+    "the last train loss is taken for their average": (
         "documented",
-        "        return observe_train_loss(state, reading.loss, plan), None\n",
-        "        state = observe_train_loss(state, reading.loss, plan)\n"
-        "        return observe_train_loss(state, reading.loss, plan), None\n",
+        "return observe_train_loss(state, reading.loss, plan), None",
+        "return observe_train_loss(replace(state, train_ema=None), reading.loss, plan), None",
         ROBUST,
     ),
     "a spike is a divergence": (

@@ -24,6 +24,7 @@ examples:
   podproof launch -m experiment=tiny_sft trainer.learning_rate=1e-3,3e-3
   podproof show tiny-sft
   podproof rescore trainer_state.json
+  podproof replay recorded.jsonl.gz experiment=tiny_sft
 
 exit codes: 0 done; 1 refused or failed; 2 the config or the command is wrong;
 4 the pod ended and reported to nobody here; 130 interrupted.
@@ -87,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_verbs(verbs)
     _add_run_verbs(verbs)
     _add_rescore_verb(verbs)
+    _add_replay_verb(verbs)
     return parser
 
 
@@ -135,6 +137,15 @@ def _add_rescore_verb(verbs: _Verbs) -> None:
     verb.add_argument("--plot", metavar="FILE", help="draw the curves into FILE.svg, .png or .pdf")
 
 
+def _add_replay_verb(verbs: _Verbs) -> None:
+    verb = _verb(verbs, "replay", "play a stream of events to a callback; exit 1 if it breaks")
+    what = "a stream that verify saved, or a trainer's recorded events (.jsonl, .jsonl.gz)"
+    verb.add_argument("file", metavar="FILE", help=what)
+    verb.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDE_HELP)
+    verb.add_argument("--script", metavar="FILE", help="the callback of this pod_script.py")
+    verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
+
+
 def _verb(verbs: _Verbs, name: str, what: str, *, has_json: bool = True) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     if has_json:
@@ -158,4 +169,5 @@ _VERBS = {
     "logs": ("records", "print_logs"),
     "stop": ("records", "stop_run"),
     "rescore": ("rescoring", "rescore_runs"),
+    "replay": ("replaying", "replay_stream"),
 }
