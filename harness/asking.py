@@ -21,10 +21,6 @@ from hypothesis import HealthCheck, Phase, seed, settings
 # The seed of every draw. Another one asks other examples; none is better than another.
 SEED = 0
 
-# Seconds of processor time, so that a machine busy with other things is no reason to refuse. A gate
-# takes one or two: only code that hangs, or a machine 20 times slower, gets here.
-BUDGET_S = 30.0
-
 HOW = f"seed {SEED}, Hypothesis {hypothesis.__version__}"
 
 

@@ -12,6 +12,7 @@ from podproof.harness.expected import (
     Line,
     Scored,
     best_of,
+    expected_bound,
     expected_choice,
     expected_score,
     is_scored,
@@ -98,11 +99,14 @@ def documented(subject: Subject, examples: int) -> None:
         found = _word(subject.code, losses)
         assert found == word, f"train losses {losses} are called {found}, not {word}"
     subjects = [subject.neighbour(fields) for fields in NEIGHBOURS]
+    original = subject.neighbour({"name": "seed_v1"})
+    for asked in (*subjects, original):
+        bound, expected = subject.code.score_bound(asked.own_plan), expected_bound(asked.plan)
+        assert expected in {bound, None}, f"bound {bound} is stated, not {expected}"
     for log, plan in _known_logs():
         for difference in _differences(subjects[plan], log):
             raise AssertionError(f"{difference}, of {log}, with {NEIGHBOURS[plan]}")
     # Only here: of a drawn loss its exp may overflow.
-    original = subject.neighbour({"name": "seed_v1"})
     for difference in _differences(original, _ORIGINAL_LOG):
         raise AssertionError(f"{difference}, of {_ORIGINAL_LOG}, with the original formula")
 
@@ -129,6 +133,7 @@ def _known_logs() -> Iterator[tuple[Log, int]]:
         yield from (([{"loss": loss} for loss in longer], plan) for plan in stopping)
     for sign in ("grad_norm", "entropy", "nll_loss", "nonfinite_microbatches"):
         yield [{"loss": 1.0, sign: math.inf}, {"loss": 1.0, sign: 0.0}, {"loss": 1.0, sign: 1}], 1
+    yield [{"loss": -1e308}, {"eval_loss": 1.7e308}, {"eval_loss": 1.6e308}], 1
     for loss in (0.0, -1.0, 2.0):
         log = [{"loss": loss - 3.0}, {"eval_loss": loss}, {"loss": 0.5}, {"eval_loss": loss + 0.5}]
         yield from ((log, plan) for plan in range(len(NEIGHBOURS)))

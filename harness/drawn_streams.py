@@ -1,6 +1,8 @@
 """Streams of events that Hypothesis draws for a callback, simple ones first, faults and all."""
 
 import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -28,6 +30,9 @@ _KEYS = (
     "learning_rate",
 )
 
+# About as many events has a training of two steps with an evaluation after each.
+_SWEPT_EVENTS = 20
+
 # Most streams have as many events, the longest three times that; a later fault does nothing.
 _USUAL_EVENTS = 40
 
@@ -51,6 +56,23 @@ def _faults() -> st.SearchStrategy[tuple[Fault, ...]]:
 
 def _values(value: st.SearchStrategy[Any], most: int) -> st.SearchStrategy[tuple[Any, ...]]:
     return st.lists(value, min_size=1, max_size=most).map(tuple)
+
+
+def known_streams(method: MethodName) -> Iterator[FaultStream]:
+    """Yield streams that few draws would come upon: stops by the trend, each fault at each event."""
+    flat = {"trend": {"window": 6, "stop_on_plateau": 1}}
+    yield FaultStream(method, max_steps=8, eval_steps=8, scorer=flat)
+    wild = {"trend": {"window": 6, "stop_on_divergence": 2}}
+    losses = (*[1.0] * 6, 9.0)
+    yield FaultStream(method, max_steps=9, eval_steps=9, train_losses=losses, scorer=wild)
+    early = {"early_stopping": {"patience": 1}}
+    rising = FaultStream(method, max_steps=3, eval_steps=1, eval_losses=(1.0, 2.0))
+    for event in range(_SWEPT_EVENTS):
+        for kind in FaultKind:
+            # The second one finds what the first left behind.
+            faults = (Fault(event, kind), Fault(event + 6, kind))
+            kill = Fault(event + 9, FaultKind.KILL)
+            yield replace(rising, faults=(*faults, kill) if event % 2 else faults, scorer=early)
 
 
 def streams_for(method: MethodName) -> st.SearchStrategy[FaultStream]:

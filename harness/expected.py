@@ -163,6 +163,24 @@ def _formula(
             return None
 
 
+def expected_bound(plan: ScorerPlan) -> tuple[float, float] | None:
+    """Return how far below and above eval loss a score may lie; None where only the script knows.
+
+    >>> expected_bound(ScorerPlan(objective=Objective.ACCURACY))
+    (-0.2, 0.01)
+    """
+    weight = plan.accuracy_weight if plan.objective is Objective.ACCURACY else 0.0
+    match plan.name:
+        case ScorerName.EVAL_LOSS:
+            return -weight, 0.0
+        case ScorerName.ROBUST:
+            return -weight, plan.gap_weight * plan.gap_limit
+        case ScorerName.SEED_V1:
+            return -math.inf, math.inf
+        case _:
+            return None
+
+
 def _original_formula(losses: Sequence[float], trained: float | None) -> Mapping[str, float]:
     *before, loss = losses
     gap = 0.0 if trained is None else abs(trained - loss) / max(loss, 0.001)

@@ -46,7 +46,7 @@ def graded_losses() -> Iterator[tuple[float, ...]]:
             yield tuple(loss - slope * place for place, loss in enumerate(rest))
             yield tuple(2.0 + slope * place for place in range(count))
             yield (*rest[:-1], 2.0 + 10 * slope)
-            yield (*(4 * loss - 6.0 for loss in rest[:-1]), 2.0 + 40 * slope)
+            yield (*(12 * loss - 22.0 for loss in rest[:-1]), 2.0 + 40 * slope)
 
 
 def expected_word(losses: Sequence[float], window: int) -> str | None:

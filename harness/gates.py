@@ -11,7 +11,7 @@ from podproof.compiler.errors import BadConfig
 from podproof.compiler.ir import PodScript
 from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
-from podproof.harness.asking import BUDGET_S, HOW, OverBudgetError, asked_within
+from podproof.harness.asking import HOW, OverBudgetError, asked_within
 from podproof.harness.dryrun import failed_dry_runs, failing_stream, scenarios, stream_problem
 from podproof.harness.embedded import embedded
 from podproof.harness.properties import PROPERTIES, broken_properties
@@ -48,14 +48,14 @@ def _artefact(script: PodScript, _surroundings: Surroundings) -> Answer:
     return f"{made_of}, sha256 {script.sha256[:12]}", artefact_problems(script)
 
 
-def _scorer(script: PodScript, _surroundings: Surroundings) -> Answer:
+def _scorer(script: PodScript, surroundings: Surroundings) -> Answer:
     plan = script.run.plan.scorer
     asked = f"{len(PROPERTIES)} properties, {EXAMPLES} examples each, {HOW}"
     try:
-        with embedded(script.text) as code, asked_within(BUDGET_S):
+        with embedded(script.text) as code, asked_within(surroundings.budget_s):
             problems = broken_properties(code, plan, EXAMPLES)
     except OverBudgetError:
-        problems = (_too_slow("scorer"),)
+        problems = (_too_slow("scorer", surroundings),)
     return f"{plan.name.value} for {plan.objective.value}: {asked}", problems
 
 
@@ -64,19 +64,19 @@ def _dryrun(script: PodScript, surroundings: Surroundings) -> Answer:
     asked = f"{len(scenarios(plan.method))} simulated {plan.method.value} runs, each restarted"
     asked = f"{asked}; {STREAMS} streams with faults, {HOW}"
     try:
-        with embedded(script.text) as code, asked_within(BUDGET_S):
+        with embedded(script.text) as code, asked_within(surroundings.budget_s):
             problems = failed_dry_runs(code, plan)
             failing = failing_stream(code, plan, STREAMS)
     except OverBudgetError:
-        return asked, (_too_slow("dryrun"),)
+        return asked, (_too_slow("dryrun", surroundings),)
     drawn = () if failing is None else (stream_problem(failing, surroundings.home),)
     return asked, (*problems, *drawn)
 
 
-def _too_slow(gate: str) -> Problem:
+def _too_slow(gate: str, surroundings: Surroundings) -> Problem:
     return Problem(
         f"{gate}.budget",
-        f"not all examples could be asked in {BUDGET_S:.0f} s of processor time: nothing is proven",
+        f"{surroundings.budget_s:g} s of processor time were not enough for all examples",
         f"if it hangs, mend the formula; on a slow machine say so in gates.skip.{gate}='...'",
     )
 

@@ -84,7 +84,10 @@ class Process:
 
     def broken_at_end(self) -> Iterator[tuple[str, str]]:
         """Yield what the callback remembers otherwise than it was told, when its process ends."""
+        # Either may be asked first, and must have caught up by itself.
+        trend = self.callback.trend if len(self.lines) % 2 else None
         remembered, best = self.callback.scores, best_of(self.scores)
+        trend = trend or self.callback.trend
         if (remembered.best_step, remembered.best_score) != (best or (None, math.inf)):
             yield "remembered", f"{remembered} is kept of {self.scores}"
         if remembered.since_best != since_best(self.scores, self.plan.early_stopping.min_delta):
@@ -97,8 +100,8 @@ class Process:
             yield "remembered", f"{remembered.last_train_loss} is the last train loss, not {last}"
         finite = [loss for loss in train_losses_of(self.lines) if math.isfinite(loss)]
         kept = tuple(finite[-self.plan.trend.window :])
-        if self.callback.trend.losses != kept:
-            yield "remembered", f"train losses {self.callback.trend.losses} are kept, not {kept}"
+        if trend.losses != kept:
+            yield "remembered", f"train losses {trend.losses} are kept, not {kept}"
         counts = {name: cost.count for name, cost in self.callback.costs.items()}
         if counts != dict(self.calls):
             yield "costs", f"hook calls are counted as {counts}, not {dict(self.calls)}"

@@ -19,7 +19,7 @@ from podproof.harness.drawn import Subject
 from podproof.harness.errors import BadStream
 from podproof.harness.expected import best_of, expected_choice
 from podproof.harness.recorded import with_numbers
-from podproof.harness.simulator import Scenario, SimulatedTrainer, TrainerState
+from podproof.harness.simulator import OUTPUT, Scenario, SimulatedTrainer, TrainerState
 from podproof.harness.witness import Violation, Witness
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import strict_json
@@ -39,7 +39,8 @@ class FaultKind(StrEnum):
     is a second signal while the next report is made. `lost_report` fails the next report,
     `dead_endpoint` that of the failure as well. `signal` asks for an orderly end. `halt` is another
     callback that stops the trainer, `taken` one that takes away what was logged. `bare` calls the
-    hook once more without a log.
+    hook once more without a log. `foreign` has the next checkpoint hold the best value of another
+    metric, as one that was written before the metric was changed.
     """
 
     KILL = "kill"
@@ -51,6 +52,7 @@ class FaultKind(StrEnum):
     HALT = "halt"
     TAKEN = "taken"
     BARE = "bare"
+    FOREIGN = "foreign"
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,7 @@ class _Company:
     def __init__(self, stream: FaultStream, witness: Witness) -> None:
         self._stream, self._witness = stream, witness
         self._number = 0
+        self._is_foreign = False
         self.saved: TrainerState | None = None
 
     def __getattr__(self, event: str) -> Any:
@@ -180,8 +183,9 @@ class _Company:
         self._witness.fire(event, args, state, control, **kwargs)
         if FaultKind.TAKEN in kinds and event == "on_log":
             kwargs["logs"].clear()
+        self._is_foreign |= FaultKind.FOREIGN in kinds
         if event == "on_save":
-            self.saved = _from_disk(state)
+            self.saved = _from_disk(state, is_foreign=self._is_foreign)
 
     def _go_wrong(self, kinds: set[FaultKind], control: Any) -> None:
         if FaultKind.KILL in kinds:
@@ -225,10 +229,16 @@ def _in_turn(values: tuple[Any, ...], number: int) -> Any:
     return values[min(number, len(values) - 1)] if values else None
 
 
-def _from_disk(state: TrainerState) -> TrainerState:
+def _from_disk(state: TrainerState, *, is_foreign: bool) -> TrainerState:
     """Return the state as trainer_state.json gives it back: keys in order of the alphabet."""
     log_history = json.loads(json.dumps(state.log_history, sort_keys=True))
-    return dataclasses.replace(state, log_history=log_history)
+    read = dataclasses.replace(state, log_history=log_history)
+    if not is_foreign:
+        return read
+    # No score of ours is as high as this loss.
+    return dataclasses.replace(
+        read, best_metric=4.58, best_global_step=1, best_model_checkpoint=f"{OUTPUT}/checkpoint-1"
+    )
 
 
 def stream_to_json(stream: FaultStream) -> str:

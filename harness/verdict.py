@@ -8,6 +8,11 @@ from podproof.compiler.ir import PodScript
 from podproof.runtime.errors import Problem
 
 
+# Processor time, so that a machine busy with other things is no reason to refuse. A gate takes one
+# or two seconds: only code that hangs, or a machine 20 times slower, gets here.
+BUDGET_S = 30.0
+
+
 class Level(StrEnum):
     """How much is proven, each level with those before it.
 
@@ -32,11 +37,13 @@ class Surroundings:
     """What a gate may look at beside the script.
 
     `data_roots` are the folders in which data files are looked up. `home` is where podproof keeps
-    what it remembers; without one nothing is remembered.
+    what it remembers; without one nothing is remembered. `budget_s` is the processor time after
+    which a gate that draws examples gives up, and refuses.
     """
 
     data_roots: tuple[Path, ...] = ()
     home: Path | None = None
+    budget_s: float = BUDGET_S
 
 
 @dataclass(frozen=True)

@@ -85,10 +85,11 @@ class Witness:
         self.endpoint, self.stop = Endpoint(), self.code.StopRequest()
         callback = self.code.PodCallback(self.own_plan, self.endpoint, self.stop)
         self.process = Process(self.code, self.plan, self.own_plan, callback)
-        asked = [getattr(self.stop, name, "nothing") for name in ("reason", "is_awaited")]
-        if asked != [None, False]:
-            what = f"a new process is asked to stop: {asked}"
-            self.mark("started", Violation("decided", what))
+        new = [getattr(self.stop, name, "nothing") for name in ("reason", "is_awaited")]
+        new += [getattr(callback, name, "nothing") for name in ("choice", "stopped_early")]
+        if new != [None, False, None, False]:
+            what = f"a new process has been told to stop, or to choose: {new}"
+            self.mark("started", Violation("remembered", what))
 
     def __getattr__(self, event: str) -> Any:
         """Return the hook of this name, whether the callback has one or not."""
