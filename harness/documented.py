@@ -133,6 +133,9 @@ def _known_logs() -> Iterator[tuple[Log, int]]:
         yield from (([{"loss": loss} for loss in longer], plan) for plan in stopping)
     for sign in ("grad_norm", "entropy", "nll_loss", "nonfinite_microbatches"):
         yield [{"loss": 1.0, sign: math.inf}, {"loss": 1.0, sign: 0.0}, {"loss": 1.0, sign: 1}], 1
+    margins = enumerate([0.0, 0.5, -0.5, 0.0], 1)
+    reward = [{"eval_loss": 1.0, "eval_rewards/margins": at, "step": step} for step, at in margins]
+    yield from ((reward[first:], 4) for first in range(len(reward)))
     yield [{"loss": -1e308}, {"eval_loss": 1.7e308}, {"eval_loss": 1.6e308}], 1
     for loss in (0.0, -1.0, 2.0):
         log = [{"loss": loss - 3.0}, {"eval_loss": loss}, {"loss": 0.5}, {"eval_loss": loss + 0.5}]

@@ -59,7 +59,7 @@ def _values(value: st.SearchStrategy[Any], most: int) -> st.SearchStrategy[tuple
 
 
 def known_streams(method: MethodName) -> Iterator[FaultStream]:
-    """Yield streams that few draws would come upon: stops by the trend, each fault at each event."""
+    """Yield streams that few draws come upon: stops by the trend, each fault at each event."""
     flat = {"trend": {"window": 6, "stop_on_plateau": 1}}
     yield FaultStream(method, max_steps=8, eval_steps=8, scorer=flat)
     wild = {"trend": {"window": 6, "stop_on_divergence": 2}}

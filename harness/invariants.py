@@ -71,6 +71,7 @@ class Process:
     failures: Counter[str] = field(default_factory=Counter)
     calls: Counter[str] = field(default_factory=Counter)
     is_stopped: bool | None = False
+    choice: Scored | None = None
     started_s: float = field(default_factory=time.perf_counter)
 
     def broken(self, call: HookCall) -> Iterator[tuple[str, str]]:
@@ -119,7 +120,8 @@ class Process:
 
     def _take_in(self, call: HookCall) -> None:
         if call.event == "on_train_begin":
-            self.lines, self.words, self.scores, self.is_stopped = [], [], [], False
+            self.lines, self.words, self.scores = [], [], []
+            self.is_stopped, self.choice = False, None
             for entry in call.state.log_history:
                 self._add(line_of(entry))
             self._replay(call.state.log_history)
@@ -342,7 +344,6 @@ def _booked(process: Process, call: HookCall) -> Iterator[str]:
     The trainer compares no evaluation that was not due (`eval_on_start`): there too.
     """
     expected = dict(call.books)
-    chosen = None
     is_evaluation = call.event == "on_log" and call.given and process.lines[-1].kind == "evaluation"
     if call.event == "on_train_begin" or (is_evaluation and not call.flags["should_evaluate"]):
         step, value = best_of(process.scores) or (None, None)
@@ -350,16 +351,17 @@ def _booked(process: Process, call: HookCall) -> Iterator[str]:
         if expected != dict(call.books):
             expected["best_model_checkpoint"] = None
     elif call.event == "on_log" and call.given and process.lines[-1].kind == "summary":
-        chosen = _last_choice(process)
-        if chosen is not None:
-            path = f"{call.args.output_dir}/checkpoint-{chosen[0]}"
-            expected = dict(zip(BOOKS, (chosen[0], -chosen[1], path), strict=True))
+        process.choice = _last_choice(process)
+        if process.choice is not None:
+            step, value = process.choice
+            path = f"{call.args.output_dir}/checkpoint-{step}"
+            expected = dict(zip(BOOKS, (step, -value, path), strict=True))
     found = {name: getattr(call.state, name) for name in BOOKS}
     if found != expected:
         yield f"the trainer's best is {found} after {call.event}, not {expected}"
     choice = process.callback.choice
-    if chosen is not None and (choice is None or (choice.step, choice.value) != chosen):
-        yield f"the choice is {choice}, not step {chosen[0]}"
+    if (None if choice is None else (choice.step, choice.value)) != process.choice:
+        yield f"the choice is {choice}, not {process.choice}"
 
 
 def _last_choice(process: Process) -> Scored | None:

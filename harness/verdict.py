@@ -7,7 +7,6 @@ from pathlib import Path
 from podproof.compiler.ir import PodScript
 from podproof.runtime.errors import Problem
 
-
 # Processor time, so that a machine busy with other things is no reason to refuse. A gate takes one
 # or two seconds: only code that hangs, or a machine 20 times slower, gets here.
 BUDGET_S = 30.0
