@@ -1,6 +1,7 @@
 # make demo   train a tiny model on a local pod, from nothing, and say where its weights lie
 # make test   the tests
 # make faults what the gates catch of the planted faults
+# make mutants  scorers and callbacks with one slip each, and how many the gates refuse
 # make check  format, lint, layers, types
 # Each of them first makes .venv, when it is missing or older than what it is made from.
 
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-slow faults check bless clean
+.PHONY: help env demo test test-slow faults mutants check bless clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -42,6 +43,9 @@ test-slow: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults
+
+mutants: $(READY)
+	$(BIN)/python -m tests.mutants --jobs $(WORKERS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

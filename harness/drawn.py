@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from hypothesis import HealthCheck, Phase, reject, settings, strategies as st
+from hypothesis import reject, strategies as st
 
-from podproof.runtime.plan import ScorerPlan
+from podproof.runtime.plan import ScorerName, ScorerPlan
+from podproof.runtime.reader import read_section
 
 Log = list[dict[str, Any]]
 
@@ -29,7 +30,7 @@ USUAL = st.floats(0.1, 5.0) | st.sampled_from([0.5, 0.52, 1.0, 2.0])
 # Exact still when multiplied by 2**20 or 2**-20.
 SCALABLE = USUAL | st.floats(1e-60, 1e60) | st.floats(-1e60, -1e-60)
 SHARE = st.floats(0.0, 1.0) | st.sampled_from([0.0, 0.5, 1.0])
-_HOSTILE: st.SearchStrategy[object] = st.sampled_from(
+HOSTILE: st.SearchStrategy[object] = st.sampled_from(
     [
         None,
         math.nan,
@@ -55,7 +56,7 @@ def rounds_of(
     return st.lists(one, min_size=1, max_size=most)
 
 
-ANY_ROUNDS = rounds_of(FINITE | _HOSTILE, SHARE | _HOSTILE) | rounds_of(USUAL | _HOSTILE, SHARE)
+ANY_ROUNDS = rounds_of(FINITE | HOSTILE, SHARE | HOSTILE) | rounds_of(USUAL | HOSTILE, SHARE)
 USABLE_ROUNDS = rounds_of(FINITE, SHARE) | rounds_of(USUAL, SHARE)
 
 
@@ -82,6 +83,18 @@ class Subject:
     code: Any
     plan: ScorerPlan
     own_plan: Any
+
+    def neighbour(self, fields: Mapping[str, Any]) -> "Subject":
+        """Return the same code with some fields of the plan's section changed.
+
+        A formula of the user's stays: no other name would ask the code that is to be launched.
+        """
+        kept = {"name": self.plan.name.value} if self.plan.name is ScorerName.OWN else {}
+        changed = _changed(
+            json.loads(json.dumps(dataclasses.asdict(self.plan))), {**fields, **kept}
+        )
+        plan = read_section(ScorerPlan, changed, "scorer", [])
+        return subject_of(self.code, plan)
 
     def score(self, rounds: Sequence[Round]) -> Scores:
         """Return the scores of a run; evaluation k is step k, counted from 1."""
@@ -132,6 +145,15 @@ def subject_of(code: Any, plan: ScorerPlan) -> Subject:
     return Subject(code, plan, code.read_section(code.ScorerPlan, fields, "scorer", []))
 
 
+def _changed(section: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the section with these fields in place of its own, those of inner sections too."""
+    inner = {
+        name: _changed(section[name], value) if isinstance(value, Mapping) else value
+        for name, value in fields.items()
+    }
+    return {**section, **inner}
+
+
 def log_of(rounds: Sequence[Round]) -> Log:
     """Return the rounds as a trainer's log_history, timing keys and final summary included.
 
@@ -170,17 +192,3 @@ def is_usable(value: object) -> bool:
         return math.isfinite(float(value))
     except OverflowError:
         return False
-
-
-def attack(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the decorator that lets Hypothesis try a check, with the same examples everywhere."""
-    return settings(
-        max_examples=examples,
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=(Phase.explicit, Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        print_blob=False,
-        report_multiple_bugs=False,
-    )

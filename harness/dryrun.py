@@ -1,4 +1,7 @@
-"""The dry run: the script's own callback against simulated runs of its method, no torch imported.
+"""The dry run: the script's own callback against simulated runs, no torch imported.
+
+First the scenarios every script is tried on, then streams that Hypothesis draws, with faults in
+them. A stream that fails is made as small as it gets, saved, and can be played again.
 
 Each scenario ends with the questions a rented pod would answer too late: did a hook fail, did the
 trainer find a score at every evaluation, would it load the checkpoint that the record calls best,
@@ -6,12 +9,21 @@ is that the argmin of what was reported, does a killed run choose the same after
 with the same callback in the same process, and do all ranks decide the same.
 """
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from hypothesis import given
+
+from podproof.harness.asking import OverBudgetError, attack
+from podproof.harness.drawn import Subject, subject_of
+from podproof.harness.drawn_streams import known_streams, streams_for
 from podproof.harness.simulator import Scenario, Simulated, SimulatedTrainer, TrainerState
+from podproof.harness.streams import FaultStream, play, save_stream
+from podproof.harness.witness import Seen, Violation
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import number_or_none, strict_json
 from podproof.runtime.plan import MethodName, Plan, plan_to_json
@@ -58,6 +70,83 @@ def failed_dry_runs(code: Any, plan: Plan) -> tuple[Problem, ...]:
         for scenario in scenarios(plan.method)
         for what in _complaints(code, plan, scenario)
     )
+
+
+@dataclass(frozen=True)
+class FailingStream:
+    """The smallest stream found that breaks an invariant, and the event it breaks it at."""
+
+    stream: FaultStream
+    number: int
+    seen: Seen
+    violation: Violation
+
+
+def failing_stream(code: Any, plan: Plan, examples: int) -> FailingStream | None:
+    """Return the smallest stream with faults that the embedded callback fails; None: it fails none.
+
+    Raise OverBudgetError when the time is over before every example was played.
+    """
+    subject = subject_of(code, plan.scorer)
+    # Hypothesis plays the smallest one last.
+    found: list[FailingStream] = []
+
+    @attack(examples)
+    @given(streams_for(plan.method))
+    def check(stream: FaultStream) -> None:
+        found.extend(_first_failure(stream, subject))
+        assert not found or found[-1].stream != stream
+
+    try:
+        check()
+    except AssertionError:
+        return found[-1]
+    except OverBudgetError:
+        if not found:
+            raise
+        return found[-1]  # as small as it got
+    known = (_first_failure(stream, subject) for stream in known_streams(plan.method))
+    return next((failure for failures in known for failure in failures), None)
+
+
+def _first_failure(stream: FaultStream, subject: Subject) -> list[FailingStream]:
+    """Return the first invariant that a stream breaks, if it breaks one."""
+    for number, seen in enumerate(play(stream, subject).seen):
+        for violation in seen.broken:
+            return [FailingStream(stream, number, seen, violation)]
+    return []
+
+
+def stream_problem(failing: FailingStream, home: Path | None) -> Problem:
+    """Return the problem that a failing stream is; the stream is saved where there is a home."""
+    violation, seen = failing.violation, failing.seen
+    what = (
+        f"{violation.what}; at {seen.event} of step {seen.step}, event {failing.number}"
+        f" of the smallest stream: {in_short(failing.stream)}"
+    )
+    page = f"docs/explanation/dry-run.md#{violation.invariant}"
+    if home is None:
+        return Problem(f"dryrun.{violation.invariant}", what, f"what is asked: {page}")
+    path = save_stream(failing.stream, home)
+    way_out = f"see it happen: podproof replay {path} --script pod_script.py; what is asked: {page}"
+    return Problem(f"dryrun.{violation.invariant}", what, way_out)
+
+
+def in_short(stream: FaultStream) -> str:
+    """Return a stream in a line: its method, and every field that is not as usual.
+
+    >>> in_short(FaultStream(MethodName.SFT, max_steps=1))
+    'sft, max_steps=1'
+    """
+    usual = FaultStream(stream.method)
+    told = {
+        field.name: getattr(stream, field.name)
+        for field in dataclasses.fields(stream)
+        if getattr(stream, field.name) != getattr(usual, field.name)
+    }
+    told |= {"faults": [f"{fault.kind.value} at event {fault.event}" for fault in stream.faults]}
+    named = [f"{name}={value}" for name, value in told.items() if value != []]
+    return ", ".join([stream.method.value, *named])
 
 
 def _complaints(code: Any, plan: Plan, scenario: Scenario) -> Iterator[str]:

@@ -15,6 +15,8 @@ from typing import Any
 from hypothesis import example, given, strategies as st
 from hypothesis.errors import HypothesisException
 
+from podproof.harness.asking import attack
+from podproof.harness.documented import documented
 from podproof.harness.drawn import (
     ANY_ROUNDS,
     FINITE,
@@ -25,7 +27,6 @@ from podproof.harness.drawn import (
     Log,
     Round,
     Subject,
-    attack,
     is_usable,
     log_of,
     rounds_of,
@@ -34,7 +35,7 @@ from podproof.harness.drawn import (
 )
 from podproof.harness.reach import forbidden_reach
 from podproof.runtime.errors import Problem
-from podproof.runtime.plan import Objective, ScorerPlan
+from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
 
 # Below this no sum of a few terms of a score overflows.
 _FAR_FROM_OVERFLOW = 1e300
@@ -325,11 +326,9 @@ PROPERTIES: Mapping[str, Callable[[Subject, int], None]] = {
         deterministic,
         directed,
         scale_free,
+        documented,
     )
 }
-
-
-_WAY_OUT = "mend the formula, choose scorer=robust, or say why in gates.skip.scorer"
 
 
 def broken_properties(
@@ -347,10 +346,18 @@ def broken_properties(
         except (Exception, HypothesisException) as error:
             law = (check.__doc__ or name).splitlines()[0].removeprefix("Ask that").lstrip(", ")
             what = f"does not hold: {law} {_shown(error)}"
-            problems.append(Problem(f"scorer.{name}", what, _WAY_OUT))
+            problems.append(Problem(f"scorer.{name}", what, _way_out(plan)))
     return tuple(problems)
 
 
+def _way_out(plan: ScorerPlan) -> str:
+    """Return what to do about a scorer that breaks a property."""
+    page = "docs/explanation/score.md#what-is-asked-of-a-scorer"
+    mend = f"mend {plan.file}" if plan.name is ScorerName.OWN else "take scorer=robust"
+    return f"{mend}, or say why not in gates.skip.scorer='...'; what is asked: {page}"
+
+
 def _shown(error: BaseException) -> str:
+    """Return what was wrong, and the smallest example Hypothesis found for it."""
     notes = " ".join(getattr(error, "__notes__", ()))
     return f"[{type(error).__name__}: {error}] {' '.join(notes.split())}".strip()

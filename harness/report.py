@@ -65,7 +65,6 @@ def verdicts_to_dicts(verdicts: tuple[GateVerdict, ...]) -> tuple[dict[str, Any]
                 {"where": problem.where, "what": problem.what, "way_out": problem.way_out}
                 for problem in verdict.problems
             ],
-            **({"details": dict(verdict.details)} if verdict.details else {}),
         }
         for verdict in verdicts
     )

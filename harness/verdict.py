@@ -15,6 +15,10 @@ from podproof.runtime.errors import Problem
 # Told what is being done, and the share of it that is done, or None where nobody knows.
 OnProgress = Callable[[str, float | None], object]
 
+# Processor time, so that a machine busy with other things is no reason to refuse. A gate takes one
+# or two seconds: only code that hangs, or a machine 20 times slower, gets here.
+BUDGET_S = 30.0
+
 
 def untold(_what: str, _share: float | None) -> None:
     """Hear of progress and tell nobody."""
@@ -48,6 +52,7 @@ class Surroundings:
     before. `approved` is the folder of approved scripts, which need not be there. `warm` is the
     process in which the gates of level full train; several scripts may share it, and without one
     each script starts its own. `on_progress` is told how far a gate is that may take long.
+    `budget_s` is the processor time after which a gate that draws examples gives up, and refuses.
     """
 
     data_roots: tuple[Path, ...] = ()
@@ -56,6 +61,7 @@ class Surroundings:
     approved: Path | None = None
     warm: WarmTrainer | None = None
     on_progress: OnProgress = untold
+    budget_s: float = BUDGET_S
 
 
 @contextmanager

@@ -12,6 +12,7 @@ The tree, with exit codes (each class has an entry in docs/reference/errors.md):
     ├── BadConfig                  2   compiler: the config breaks a rule
     ├── NotBundleable              1   compiler: runtime/ cannot become one file
     ├── BadScript                  2   compiler: a pod script file that is not one of ours
+    ├── BadStream                  2   harness: no stream of events that could be played
     ├── UnknownRun                 2   monitor: no such run in the store
     ├── StoreUnavailable           1   monitor: the store cannot be opened or written
     ├── BadHistory                 2   monitor: no record of a run that could be scored again

@@ -37,6 +37,7 @@ CLASSES = sorted(
 def test_every_package_with_errors_is_looked_at() -> None:
     assert {name.split(".")[1] for name in MODULES} == {
         "compiler",
+        "harness",
         "launcher",
         "monitor",
         "runtime",

@@ -11,7 +11,7 @@ from podproof.cli import main
 
 VERBS = (
     *("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"),
-    *("diff", "approve"),
+    *("diff", "approve", "replay"),
 )
 
 

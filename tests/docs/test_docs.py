@@ -41,7 +41,7 @@ ROOTS_OF_PATHS = {"workspace", "rpc", "healthz", "graphql"} | {
 
 
 # The verbs whose commands are run with every test; launches take longer.
-QUICK = ("compile", "verify", "runs", "show", "rescore", "diff", "approve")
+QUICK = ("compile", "verify", "runs", "show", "rescore", "diff", "approve", "replay")
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,10 @@ def test_every_verb_has_its_heading_in_the_reference() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore", "diff", "approve"],
+    [
+        *("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"),
+        *("diff", "approve", "replay"),
+    ],
 )
 def test_every_option_is_in_the_reference(verb: str) -> None:
     done = subprocess.run(

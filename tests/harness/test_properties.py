@@ -207,6 +207,24 @@ TAMPERED: dict[str, tuple[str, str, str, ScorerPlan]] = {
         "    if reading.kind is not LogKind.EVALUATION:\n        return state, None\n",
         ROBUST,
     ),
+    "the last train loss is taken for their average": (
+        "documented",
+        "return observe_train_loss(state, reading.loss, plan), None",
+        "return observe_train_loss(replace(state, train_ema=None), reading.loss, plan), None",
+        ROBUST,
+    ),
+    "a spike is a divergence": (
+        "documented",
+        "TREND_FAR_IN_LEVELS = 1.0",
+        "TREND_FAR_IN_LEVELS = 0.5",
+        ROBUST,
+    ),
+    "patience waits one evaluation more": (
+        "documented",
+        "scores.since_best >= patience",
+        "scores.since_best > patience",
+        ROBUST,
+    ),
     "a loss is rounded": ("scale_free", VALUE, f"value = round({VALUE[8:]}, 3)", ROBUST),
     "the gap is limited in nats": (
         "scale_free",

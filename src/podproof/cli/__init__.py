@@ -28,6 +28,7 @@ examples:
   podproof rescore trainer_state.json
   podproof diff experiment=tiny_sft "experiment=tiny_sft trainer.learning_rate=1e-4"
   podproof approve experiment=tiny_sft --why "the first baseline"
+  podproof replay recorded.jsonl.gz experiment=tiny_sft
 
 exit codes: 0 done; 1 refused or failed; 2 the config or the command is wrong;
 4 the pod ended and reported to nobody here; 130 interrupted.
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run_verbs(verbs)
     _add_rescore_verb(verbs)
     _add_change_verbs(verbs)
+    _add_replay_verb(verbs)
     return parser
 
 
@@ -169,6 +171,15 @@ def _add_change_verbs(verbs: _Verbs) -> None:
         verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
 
 
+def _add_replay_verb(verbs: _Verbs) -> None:
+    verb = _verb(verbs, "replay", "play a stream of events to a callback; exit 1 if it breaks")
+    what = "a stream that verify saved, or a trainer's recorded events (.jsonl, .jsonl.gz)"
+    verb.add_argument("file", metavar="FILE", help=what)
+    verb.add_argument("overrides", nargs="*", metavar="OVERRIDE", help=_OVERRIDE_HELP)
+    verb.add_argument("--script", metavar="FILE", help="the callback of this pod_script.py")
+    verb.add_argument("--config-dir", metavar="DIR", help="a folder of your own configs")
+
+
 def _verb(verbs: _Verbs, name: str, what: str, *, has_json: bool = True) -> argparse.ArgumentParser:
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what, description=what)
     if has_json:
@@ -194,4 +205,5 @@ _VERBS = {
     "rescore": ("rescoring", "rescore_runs"),
     "diff": ("diffing", "diff_sides"),
     "approve": ("approving", "approve_script"),
+    "replay": ("replaying", "replay_stream"),
 }
