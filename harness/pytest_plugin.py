@@ -11,6 +11,7 @@ run of pytest does so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from podproof.compiler.errors import BadConfig
     from podproof.compiler.ir import PodScript
     from podproof.compiler.read import Request
-    from podproof.harness.verdict import GateVerdict
+    from podproof.harness.verdict import GateVerdict, Surroundings
+    from podproof.harness.warm import WarmTrainer
+
+_WARM: pytest.StashKey[WarmTrainer] = pytest.StashKey()
 
 
 class GateRefused(Exception):
@@ -65,6 +69,17 @@ def _is_experiment(path: Path, config: pytest.Config) -> bool:
     return by_command and bool({path.resolve(), path.parent.resolve()} & named)
 
 
+def _surroundings(config: pytest.Config) -> Surroundings:
+    """Return the usual ones; the gates that train share one process, which ends with the tests."""
+    from podproof.harness.surroundings import surroundings
+    from podproof.harness.warm import WarmTrainer
+
+    if _WARM not in config.stash:
+        config.stash[_WARM] = WarmTrainer()
+        config.add_cleanup(config.stash[_WARM].close)
+    return replace(surroundings(), warm=config.stash[_WARM])
+
+
 class ExperimentFile(pytest.File):
     """One experiment; it is compiled when the first of its gates is asked."""
 
@@ -102,10 +117,9 @@ class ExperimentFile(pytest.File):
         """Ask one gate; skip when the config gate has refused, and another one is asked."""
         from podproof.compiler.ir import PodScript
         from podproof.harness.gates import refused_config, verdict_of
-        from podproof.harness.surroundings import surroundings
 
         if isinstance(self.compiled, PodScript):
-            return verdict_of(gate, self.compiled, surroundings())
+            return verdict_of(gate, self.compiled, _surroundings(self.config))
         if gate != "config":
             pytest.skip("no script: the config gate refused")
         return refused_config(self.compiled).verdicts[0]

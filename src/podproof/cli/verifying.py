@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,6 +28,7 @@ from podproof.harness.experiments import (
 from podproof.harness.judgement import Judgement, judgement, verify_request, verify_script
 from podproof.harness.report import batch_table, judgement_to_dict, verdict_table, verdicts_to_dicts
 from podproof.harness.verdict import Cleared, Level, Refused
+from podproof.harness.warm import NotWarm, WarmTrainer
 from podproof.runtime.errors import Problem
 
 
@@ -116,8 +118,8 @@ def _verify_batch(
     experiments = _experiments(options.all, files)
     config_dir = existing_folder(options.config_dir, "--config-dir")
     level = Level(options.level) if options.level else None
-    order = Order(all_surroundings(), overrides, config_dir, level)
-    with _bar(len(experiments)) as on_done:
+    with _shared_warm(level) as warm, _bar(len(experiments)) as on_done:
+        order = Order(replace(all_surroundings(), warm=warm), overrides, config_dir, level)
         judgements = judge_all(experiments, order, jobs=options.jobs or cores(), on_done=on_done)
     _write_reports(options, judgements)
     cleared = all(item.is_cleared for item in judgements)
@@ -126,6 +128,23 @@ def _verify_batch(
     else:
         show(batch_table(judgements))
     return 0 if cleared else 1
+
+
+@contextmanager
+def _shared_warm(level: Level | None) -> Iterator[WarmTrainer | None]:
+    """Yield one process for all that train; none where nothing does, or nothing can."""
+    if level is not Level.FULL:
+        yield None
+        return
+    with WarmTrainer() as warm:
+        is_warm = True
+        try:
+            with progress("loading the training libraries"):
+                warm.start()
+        except NotWarm:
+            # Each gate that needs one will say what is missing.
+            is_warm = False
+        yield warm if is_warm else None
 
 
 def _experiments(folder: str | None, files: Sequence[Path]) -> tuple[Experiment, ...]:
