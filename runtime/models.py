@@ -15,12 +15,14 @@ TOKENIZER_BOS, TOKENIZER_EOS, _TOKENIZER_PAD = "<|im_start|>", "<|im_end|>", "<|
 _TOKENIZER_SMALLEST = 256 + 3  # every byte, and the three tokens above
 
 # ChatML. The generation marks tell TRL which tokens are the assistant's, the closing one included,
-# so that `assistant_only_loss` works with it. A turn that only calls tools has no content.
+# so that `assistant_only_loss` works with it. A turn may call tools and say nothing.
 DEFAULT_CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if message['role'] == 'assistant' %}"
-    "{% generation %}{{ (message['content'] or '') + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{% generation %}{{ message['content'] or '' }}"
+    "{% if message['tool_calls'] %}{{ message['tool_calls'] | tojson }}{% endif %}"
+    "{{ '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
     "{% else %}{{ (message['content'] or '') + '<|im_end|>\n' }}{% endif %}"
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"

@@ -46,7 +46,7 @@ class RowTally:
         return (), (f"{self.source}: {what}, and are dropped",)
 
     def _add_problem(self, problem: Problem) -> None:
-        kind = re.sub(r"'[^']*'|\d+", "…", problem.what)
+        kind = re.sub(r"'[^']*'|\d+", "*", problem.what)
         if kind not in self.kinds and len(self.kinds) >= _TALLY_KINDS:
             kind = "others"
         self.kinds[kind] += 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from podproof.cli import main
+from podproof.cli.scripts import surroundings
 
 VERBS = (
     *("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"),
@@ -97,6 +98,14 @@ def test_verify_prints_a_row_for_every_gate(capsys: pytest.CaptureFixture[str]) 
         "regression",
     ]
     assert "cleared for launch" in out
+
+
+def test_the_gates_tell_how_far_they_are_in_one_line_that_rich_can_print() -> None:
+    told: list[str] = []
+
+    surroundings(told.append).on_progress("rows[red].jsonl, 5,000 rows", 0.5)
+
+    assert told == ["━━━━━━━━━━────────── 50 %  rows\\[red].jsonl, 5,000 rows"]
 
 
 def test_verify_writes_its_verdicts_into_the_manifest(tmp_path: Path) -> None:

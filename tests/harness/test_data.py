@@ -129,7 +129,7 @@ def test_of_many_bad_rows_a_few_of_each_kind_are_shown_and_all_are_counted(tmp_p
     answered = ask(tmp_path, plan_of(data_of(tmp_path, rows)))
 
     assert len(answered.problems) == 11
-    assert "300 x messages[…] has no content" in answered.problems[-1].what
+    assert "300 x messages[*] has no content" in answered.problems[-1].what
     assert "300 x messages has no assistant turn" in answered.problems[-1].what
 
 

@@ -93,6 +93,19 @@ def test_the_default_template_marks_what_the_assistant_says_with_its_end() -> No
     assert [rendered.text[start:end] for start, end in rendered.spans] == ["It counts.<|im_end|>"]
 
 
+def test_the_default_template_writes_calls_of_tools_where_nothing_is_said() -> None:
+    silent: list[dict[str, Any]] = [
+        TURNS[0],
+        {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    ]
+
+    rendered = ChatTemplate(DEFAULT_CHAT_TEMPLATE, {}).render(silent)
+
+    ((start, end),) = rendered.spans
+    assert rendered.text[start:end].startswith('[{"type": "function"')
+    assert rendered.text[start:end].endswith("<|im_end|>")
+
+
 def test_a_second_rendering_forgets_the_spans_of_the_first() -> None:
     template = ChatTemplate(DEFAULT_CHAT_TEMPLATE, {})
 
