@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 
 from podproof.compiler.architecture import Architecture, LinearLayer
 from podproof.compiler.interval import Interval
-from podproof.compiler.setup import TrainingSetup
 from podproof.compiler.trainable import adapted_layers
+from podproof.compiler.training_setup import TrainingSetup
 
 _FLOAT = 4
 # A plain product keeps a probability for each pair of tokens: softmax in float32, and its copy.

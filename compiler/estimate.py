@@ -9,7 +9,6 @@ from podproof.compiler.interval import Interval
 from podproof.compiler.ir import Provider, Run
 from podproof.compiler.memory import GB, MemoryNeed, memory_need
 from podproof.compiler.model_config import architecture_at_hand
-from podproof.compiler.setup import TrainingSetup, setup_of, smallest
 from podproof.compiler.throughput import (
     PastRun,
     Workload,
@@ -20,6 +19,7 @@ from podproof.compiler.throughput import (
     training_hours,
 )
 from podproof.compiler.trainable import trainable_parameters
+from podproof.compiler.training_setup import TrainingSetup, setup_of, smallest
 from podproof.compiler.workload import RowsSeen, workload
 
 CPU = "cpu"

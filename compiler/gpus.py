@@ -73,7 +73,8 @@ def nearest_gpu(name: str) -> str | None:
     >>> nearest_gpu("NVIDIA RTX 4090")
     'NVIDIA GeForce RTX 4090'
     """
-    known = {gpu.display_name.lower(): gpu.gpu_id for gpu in gpus().values()}
+    usual = [gpu for gpu in gpus().values() if "  " not in gpu.gpu_id]
+    known = {gpu.display_name.lower(): gpu.gpu_id for gpu in reversed(usual)}
     known |= {gpu_id.lower(): gpu_id for gpu_id in gpus()}
     numbers = {word for word in name.lower().split() if any(map(str.isdigit, word))}
     numbered = [text for text in known if numbers & set(text.split())]

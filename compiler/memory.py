@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from podproof.compiler.activations import activations, evaluated
 from podproof.compiler.architecture import Architecture
 from podproof.compiler.interval import Interval
-from podproof.compiler.setup import Sharding, TrainingSetup
 from podproof.compiler.trainable import trainable_parameters
+from podproof.compiler.training_setup import Sharding, TrainingSetup
 from podproof.runtime.plan import MethodName
 
 GB = 2**30

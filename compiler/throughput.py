@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from podproof.compiler.architecture import Architecture
 from podproof.compiler.gpus import Gpu
 from podproof.compiler.interval import Interval
-from podproof.compiler.setup import TrainingSetup
 from podproof.compiler.trainable import adapter_parameters
+from podproof.compiler.training_setup import TrainingSetup
 from podproof.runtime.plan import AdapterKind
 
 # The share of the dense bfloat16 peak that trainers of this kind were seen to reach, counting

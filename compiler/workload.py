@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from podproof.compiler.interval import Interval
-from podproof.compiler.setup import TrainingSetup
 from podproof.compiler.throughput import Workload
+from podproof.compiler.training_setup import TrainingSetup
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.plan import Plan
 

@@ -47,7 +47,7 @@ def memory_answer(
         "processes": max(1, run.plan.gpu_count) * run.plan.node_count,
     }
     problems = (*_too_small(run, needs), *_too_long(run, needs), *_too_dear(run, needs))
-    return "; ".join(_summary(needs)), problems, details
+    return "; ".join([*_summary(needs), *_may_be_late(run, needs)]), problems, details
 
 
 def rows_seen(plan: DataPlan, roots: Sequence[Path]) -> RowsSeen | None:
@@ -154,6 +154,12 @@ def _too_long(run: Run, needs: Estimate) -> Iterator[Problem]:
             f"{run.pod.max_hours:g} h end before training does, which takes {least:.1f} h at least"
         )
         yield Problem("pod.max_hours", what, _shorter("pod.max_hours"))
+
+
+def _may_be_late(run: Run, needs: Estimate) -> Iterator[str]:
+    hours = [device.hours for device in needs.devices if device.hours is not None]
+    if hours and min(interval.high for interval in hours) > run.pod.max_hours:
+        yield f"pod.max_hours={run.pod.max_hours:g} may end it first"
 
 
 def _too_dear(run: Run, needs: Estimate) -> Iterator[Problem]:

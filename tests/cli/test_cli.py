@@ -93,6 +93,7 @@ def test_verify_prints_a_row_for_every_gate(capsys: pytest.CaptureFixture[str]) 
         "api",
         "size",
         "data",
+        "memory",
         "scorer",
         "dryrun",
         "regression",

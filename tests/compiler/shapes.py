@@ -4,7 +4,7 @@ import warnings
 from typing import Any
 
 from podproof.compiler.architecture import FAMILIES, Architecture, NotEstimated, architecture_of
-from podproof.compiler.setup import Sharding, TrainingSetup
+from podproof.compiler.training_setup import Sharding, TrainingSetup
 from podproof.runtime.plan import AdapterKind, AdapterPlan, MethodName
 
 WITH_EXPERTS = ("mixtral", "qwen3_moe")

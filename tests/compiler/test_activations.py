@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from podproof.compiler.activations import activations, kept_by_layer
-from podproof.compiler.setup import TrainingSetup
+from podproof.compiler.training_setup import TrainingSetup
 from podproof.runtime.plan import AdapterKind, AdapterPlan
 from tests.compiler.shapes import DENSE, adapter, config_of, model_of, setup, shape_of, with_adapter
 

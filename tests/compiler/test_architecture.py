@@ -24,8 +24,12 @@ def parameters(model: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=str)
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "variant",
+    [VARIANTS[0], *(pytest.param(variant, marks=pytest.mark.slow) for variant in VARIANTS[1:])],
+    ids=str,
+)
 def test_parameters_are_as_many_as_transformers_makes(family: str, variant: dict[str, Any]) -> None:
     config = config_of(family, **variant)
 

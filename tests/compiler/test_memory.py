@@ -19,7 +19,7 @@ from podproof.compiler.memory import (
     weights,
 )
 from podproof.compiler.read import Request, read
-from podproof.compiler.setup import Sharding, TrainingSetup, setup_of, smallest
+from podproof.compiler.training_setup import Sharding, TrainingSetup, setup_of, smallest
 from podproof.runtime.plan import AdapterKind, MethodName
 from tests.compiler.shapes import adapter, config_of, model_of, setup, shape_of, with_adapter
 

@@ -9,7 +9,6 @@ from podproof.compiler.gpus import gpus
 from podproof.compiler.interval import Interval
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
-from podproof.compiler.setup import setup_of
 from podproof.compiler.throughput import (
     ENOUGH_RUNS,
     PastRun,
@@ -20,6 +19,7 @@ from podproof.compiler.throughput import (
     learnt,
     training_hours,
 )
+from podproof.compiler.training_setup import setup_of
 from podproof.compiler.workload import RowsSeen, workload
 from podproof.runtime.plan import AdapterKind, MethodName
 from tests.compiler.shapes import adapter, config_of, model_of, setup, shape_of, with_adapter

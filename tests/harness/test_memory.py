@@ -111,6 +111,12 @@ def test_hours_that_cannot_suffice_are_refused() -> None:
     assert problems_of("experiment=llama3_8b_qlora_sft", steps[0], "pod.max_hours=720") == ()
 
 
+def test_hours_that_may_not_suffice_are_told() -> None:
+    assert "may end it first" in summary_of("experiment=llama3_8b_qlora_sft")
+    enough = ("trainer.max_steps=100", "pod.max_hours=24")
+    assert "may end it first" not in summary_of("experiment=llama3_8b_qlora_sft", *enough)
+
+
 def test_a_budget_that_cannot_suffice_is_refused() -> None:
     steps = ("trainer.max_steps=100000", "pod.max_hours=720")
 

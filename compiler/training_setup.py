@@ -31,7 +31,8 @@ class TrainingSetup:
 
     `weight_bytes` is the width of a weight as it is loaded, `compute_bytes` that of what is
     computed with it. `length` is the longest sequence in tokens. A row of a preference method is
-    two sequences. `zero_stage` is 0 without DeepSpeed.
+    two sequences. `zero_stage` is 0 without DeepSpeed. `is_compared` says that every step of DPO
+    asks the reference too.
     """
 
     method: MethodName
