@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from podproof.cli import main
-from podproof.cli.scripts import surroundings
+from podproof.cli.remembered import all_surroundings
 
 VERBS = (
     *("compile", "verify", "launch", "runs", "show", "logs", "stop", "rescore"),
@@ -104,7 +104,7 @@ def test_verify_prints_a_row_for_every_gate(capsys: pytest.CaptureFixture[str]) 
 def test_the_gates_tell_how_far_they_are_in_one_line_that_rich_can_print() -> None:
     told: list[str] = []
 
-    surroundings(told.append).on_progress("rows[red].jsonl, 5,000 rows", 0.5)
+    all_surroundings(told.append).on_progress("rows[red].jsonl, 5,000 rows", 0.5)
 
     assert told == ["━━━━━━━━━━────────── 50 %  rows\\[red].jsonl, 5,000 rows"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from podproof.cli.launching import _record_estimate
-from podproof.cli.scripts import past_runs
+from podproof.cli.remembered import past_runs
 from podproof.compiler.ir import Provider
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
