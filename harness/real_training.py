@@ -7,6 +7,7 @@ would. Everything else is done by the script, whose text is loaded as it stands.
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -80,7 +81,7 @@ def build(folder: Path, models: Path) -> Result:
 
 
 def train(folder: Path, models: Path) -> Result:
-    """Run the script's own `main` on the small plan; the result holds its exit code's meaning."""
+    """Run the script's own `main` on the small plan and return its exit code."""
     small = _small(folder, models)
     sys.argv = [str(folder / SCRIPT_FILE)]
     os.environ["PODPROOF_OUTPUT"] = str(folder / OUTPUT_FOLDER)
@@ -306,8 +307,12 @@ def _not_delivered(code: Any, plan: Plan, output: Path) -> list[int]:
     script_plan = code.plan_from_json(plan_to_json(plan))
     ending = code.TrainingEnding(code.EventKind.DONE, None, 0.0)
     wrong = []
-    for path in checkpoints if any(SCORE_KEY in log for log in history) else ():
-        step = checkpoint_step(path) or 0
+    scored = {log["step"] for log in history if math.isfinite(log.get(SCORE_KEY, math.nan))}
+    steps = {path: checkpoint_step(path) or 0 for path in checkpoints}
+    for path, step in steps.items():
+        # One without a usable score can never be the best.
+        if step not in scored:
+            continue
         facts = code.TrainingFacts(history, step, step, 0, 0, {})
         code.deliver_best(script_plan, again, facts, ending, str)
         there = again / plan.publish.dir
