@@ -208,7 +208,8 @@ def _built(code: Any, plan: Plan, folder: Path) -> tuple[Any, int]:
 
     Raise what it raises.
     """
-    script_build, caught = code.build_trainer, []
+    script_build = code.build_trainer
+    caught: list[tuple[Any, Exception | None]] = []
 
     def build_only(*args: Any) -> None:
         try:
