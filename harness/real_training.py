@@ -5,8 +5,10 @@ have them loaded before a fork, to make a model small, and to load what was deli
 would. Everything else is done by the script, whose text is loaded as it stands.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -61,15 +63,22 @@ def load_libraries() -> None:
     _ = trl.SFTTrainer, trl.DPOTrainer
 
 
+class _BuiltError(BaseException):
+    """Leaves the script's `main` where it would begin to train; no clause of its own catches it."""
+
+
 def build(folder: Path, models: Path) -> Result:
     """Build the trainer of the plan, its optimizer and schedule, without a step of training.
 
-    The result says what was built, or what the libraries raised.
+    The script's own `main` does it, up to where `build_trainer` returns. The result says what was
+    built, or what the libraries raised.
     """
     small = _small(folder, models)
     with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
         try:
-            built = _built(code, small.plan, folder / OUTPUT_FOLDER)
+            built, exit_code = _built(code, small.plan, folder)
+            if built is None:
+                return exit_code, {"notes": list(small.notes)}
             facts = _facts(built.trainer, small.plan)
             # Their arguments are judged only when they are made, which is when training begins.
             built.trainer.create_optimizer_and_scheduler(num_training_steps=100)
@@ -80,15 +89,10 @@ def build(folder: Path, models: Path) -> Result:
 
 
 def train(folder: Path, models: Path) -> Result:
-    """Run the script's own `main` on the small plan; the result holds its exit code's meaning."""
+    """Run the script's own `main` on the small plan and return its exit code."""
     small = _small(folder, models)
-    sys.argv = [str(folder / SCRIPT_FILE)]
-    os.environ["PODPROOF_OUTPUT"] = str(folder / OUTPUT_FOLDER)
     with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
-        # The parts for several processes and for the hub are the two that need others.
-        parts = {name: part for name, part in code.PARTS.items() if name not in {"ranks", "hub"}}
-        exit_code = code.main(plan_to_json(small.plan), parts, [])
-    return exit_code, {"notes": list(small.notes)}
+        return _main(code, small.plan, folder), {"notes": list(small.notes)}
 
 
 def load(folder: Path, models: Path) -> Result:
@@ -189,26 +193,39 @@ def _make_small_model(plan: ModelPlan, place: Path) -> None:
         shutil.rmtree(draft)
 
 
-def _built(code: Any, plan: Plan, output: Path) -> Any:
-    """Return what the script's `build_trainer` makes of the plan."""
-    # In the script's own classes: its code compares with its own enumerations.
-    plan = code.plan_from_json(plan_to_json(plan))
-    rows = code.read_data(plan.data, plan.method, ())
-    stop = code.StopRequest()
+def _main(code: Any, plan: Plan, folder: Path) -> int:
+    """Run the script's `main` on a plan, as alone in its process; return its exit code."""
+    sys.argv = [str(folder / SCRIPT_FILE)]
+    os.environ["PODPROOF_OUTPUT"] = str(folder / OUTPUT_FOLDER)
+    # The parts for several processes and for the hub are the two that need others.
+    parts = {name: part for name, part in code.PARTS.items() if name not in {"ranks", "hub"}}
+    exit_code: int = code.main(plan_to_json(plan), parts, [])
+    return exit_code
 
-    def report(_kind: Any, **_event: Any) -> None:
-        """Tell nobody."""
 
-    safeguard = code.Safeguard(
-        stop,
-        plan.recovery.nonfinite,
-        code.CheckpointSealer(report),
-        report,
-        plan.config_sha256,
-        code.DeadlineWatch({}, plan.publish.to),
-    )
-    callback = code.PodCallback(plan.scorer, report, stop)
-    return code.build_trainer(plan, rows, output, callback, safeguard)
+def _built(code: Any, plan: Plan, folder: Path) -> tuple[Any, int]:
+    """Return what the script's `build_trainer` makes, or None and how the script ended before it.
+
+    Raise what it raises.
+    """
+    script_build = code.build_trainer
+    caught: list[tuple[Any, Exception | None]] = []
+
+    def build_only(*args: Any) -> None:
+        try:
+            caught.append((script_build(*args), None))
+        except Exception as error:
+            caught.append((None, error))
+        raise _BuiltError
+
+    code.build_trainer = build_only
+    exit_code = 0
+    with contextlib.suppress(_BuiltError):
+        exit_code = _main(code, plan, folder)
+    built, error = caught[0] if caught else (None, None)
+    if error is not None:
+        raise error
+    return built, exit_code
 
 
 def _facts(trainer: Any, plan: Plan) -> dict[str, Any]:
@@ -306,8 +323,12 @@ def _not_delivered(code: Any, plan: Plan, output: Path) -> list[int]:
     script_plan = code.plan_from_json(plan_to_json(plan))
     ending = code.TrainingEnding(code.EventKind.DONE, None, 0.0)
     wrong = []
-    for path in checkpoints if any(SCORE_KEY in log for log in history) else ():
-        step = checkpoint_step(path) or 0
+    scored = {log["step"] for log in history if math.isfinite(log.get(SCORE_KEY, math.nan))}
+    steps = {path: checkpoint_step(path) or 0 for path in checkpoints}
+    for path, step in steps.items():
+        # One without a usable score can never be the best.
+        if step not in scored:
+            continue
         facts = code.TrainingFacts(history, step, step, 0, 0, {})
         code.deliver_best(script_plan, again, facts, ending, str)
         there = again / plan.publish.dir

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ Wrong = Callable[[Path], object]
 
 
 @pytest.fixture
-def output(sound_output: SoundOutput) -> Path:
+def output(sound_output: SoundOutput) -> Iterator[Path]:
     """Put what was trained back where its events say it is."""
-    shutil.rmtree(sound_output.place.parent, ignore_errors=True)
     shutil.copytree(sound_output.kept, sound_output.place)
-    return sound_output.place
+    yield sound_output.place
+    shutil.rmtree(sound_output.place.parent)
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 """The trainer gate: what the libraries refuse, or pass over in silence, is told with its key."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from podproof.harness.small_job import other_versions
@@ -7,7 +10,7 @@ from podproof.harness.smoke import smoke_answer
 from podproof.harness.trainer import trainer_answer
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
-from tests.harness.conftest import SoundOutput, script_of
+from tests.harness.conftest import AT_HAND, SoundOutput, script_of
 
 LORA = ("experiment=tiny_sft", "adapter=lora")
 
@@ -127,3 +130,21 @@ def test_libraries_of_another_version_than_pinned_are_told() -> None:
         "peft 0.21.2 tried instead of the pinned 0.1.0",
     )
     assert other_versions(("torch==2.13.0",)) == ()
+
+
+@pytest.mark.slow
+def test_a_model_in_the_local_cache_of_the_hub_is_at_hand_without_a_network(
+    sound_output: SoundOutput, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "models--mine--tiny"
+    shutil.copytree(sound_output.kept / "delivered", place / "snapshots" / "abc")
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text("abc")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    model = ("model.init=pretrained", "model.name_or_path=mine/tiny", "model.config={}")
+    script = script_of(*LORA, *model, "model.tokenizer_vocab_size=null")
+
+    summary, problems = trainer_answer(script, AT_HAND)
+
+    assert problems == ()
+    assert "a llama of 2 layers with the tokenizer of mine/tiny" in summary

@@ -36,6 +36,15 @@ def test_the_same_seed_and_texts_give_the_same_weights_and_tokens() -> None:
     assert one.tokenizer.get_vocab() == other.tokenizer.get_vocab()
 
 
+def test_a_turn_that_only_calls_tools_fits_the_template() -> None:
+    call = {"type": "function", "function": {"name": "now", "arguments": {}}}
+    turns = [CONVERSATION[0], {"role": "assistant", "tool_calls": [call]}]
+
+    text = loaded(FROM_NOTHING).tokenizer.apply_chat_template(turns, tokenize=False)
+
+    assert text.endswith("<|im_start|>assistant\n<|im_end|>\n")
+
+
 def test_the_vocabulary_of_the_model_is_that_of_its_tokenizer() -> None:
     made = loaded(FROM_NOTHING)
 
