@@ -221,7 +221,7 @@ def test_another_constant_in_the_formula_is_a_change_of_the_scorer(
 ) -> None:
     here = edited("0.1 * min(math.exp(loss) / 20.0, 1.0)", "0.1 * min(math.exp(loss) / 25.0, 1.0)")
 
-    change = only(diff(plain, here), "scorer._seed_v1")
+    change = only(diff(plain, here), "module scorer: _seed_v1")
 
     assert (change.aspect, change.needs_approval) == (Aspect.SCORER, True)
     assert change.detail == "has other constants: 20.0 -> 25.0"
