@@ -63,6 +63,12 @@ def _changes(before: Side, after: Side) -> Iterator[Change]:
     yield from _changes_of_code(
         before, after, anatomy_of(before.text, untold), anatomy_of(after.text, untold)
     )
+    program = (one.keys() & other.keys()) - {"entry"}
+    if not (one and other) or any(one[name] != other[name] for name in program):
+        # What is written in one module may be put together in another, which did not change.
+        yield from field_changes(
+            anatomy_of(before.text, frozenset(alone)), anatomy_of(after.text, frozenset(alone))
+        )
 
 
 def _alone(before: Side, after: Side) -> set[str]:
@@ -85,7 +91,6 @@ def _changes_of_code(before: Side, after: Side, one: Anatomy, other: Anatomy) ->
         return
     yield from callback_changes(one, other)
     yield from code_changes(one, other)
-    yield from field_changes(one, other)
     yield from import_changes(before, after, one, other)
     if before.plan is None or after.plan is None:
         yield from argument_changes(one, other)

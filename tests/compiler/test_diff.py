@@ -250,14 +250,14 @@ EDITS = (
         "changed MEDIUM",
     ),
     (
-        '            "nonfinite_train_logs": self.trend.nonfinite_count,\n',
+        '        "nonfinite_train_logs": seen.nonfinite_count,\n',
         "",
         "fields of event evaluation: nonfinite_train_logs",
         "removed CRITICAL",
     ),
     (
-        '            "checkpoint_score": logs[SCORE_KEY],',
-        '            "rank": 1, "checkpoint_score": logs[SCORE_KEY],',
+        '        "checkpoint_score": logs[SCORE_KEY],',
+        '        "rank": 1, "checkpoint_score": logs[SCORE_KEY],',
         "fields of event evaluation: rank",
         "added LOW",
     ),
