@@ -28,8 +28,8 @@ class Definition:
     """A function or method, or the statements at the top level of a script.
 
     `name` is qualified (`PodCallback.on_log`), `module` is empty in a script that is not ours.
-    `signature` is its parameters as written, `entries` its statements in order (see `entries_of`),
-    without docstring. `nodes` are the statements themselves.
+    `signature` is its parameters as written, `entries` its decorators and statements in order (see
+    `entries_of`), without docstring. `nodes` are the statements themselves.
     """
 
     name: str
@@ -90,6 +90,19 @@ class Anatomy:
         """Return every function and method by its qualified name."""
         methods = (item for kind in self.classes.values() for item in kind.methods.values())
         return {**self.functions, **{method.name: method for method in methods}}
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Return the name of every function and class."""
+        return frozenset({*self.functions, *self.classes} - {TOP_LEVEL})
+
+    def names_in(self, module: str) -> frozenset[str]:
+        """Return the names of the functions and classes of one module."""
+        both: tuple[Definition | ClassAnatomy, ...] = (
+            *self.functions.values(),
+            *self.classes.values(),
+        )
+        return frozenset(item.name for item in both if item.module == module)
 
 
 # The hooks of transformers.TrainerCallback.
@@ -212,9 +225,10 @@ def _module_at(places: list[tuple[int, str]], line: int) -> str:
 def _definition(node: Function, name: str, module: str) -> Definition:
     body = _without_docstring(node.body)
     lines = (node.end_lineno or node.lineno) - node.lineno + 1
-    decorators = "".join(f"@{ast.unparse(item)} " for item in node.decorator_list)
-    signature = f"{decorators}({ast.unparse(_bare(node.args))})"
-    return Definition(name, module, signature, entries_of(body), lines, node.args, tuple(body))
+    decorators = tuple(f"@{ast.unparse(item)}" for item in node.decorator_list)
+    signature = f"({ast.unparse(_bare(node.args))})"
+    entries = (*decorators, *entries_of(body))
+    return Definition(name, module, signature, entries, lines, node.args, tuple(body))
 
 
 def _bare(arguments: ast.arguments) -> ast.arguments:

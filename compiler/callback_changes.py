@@ -21,7 +21,8 @@ _RARE_HOOKS = (
         "on_prediction_step",
     }
 )
-_GROWERS = {"append", "appendleft", "extend", "add", "setdefault", "update"}
+_GROWERS = frozenset({"append", "appendleft", "extend", "add", "setdefault", "update"})
+_EMPTIERS = frozenset({"clear", "pop", "popleft", "popitem", "discard", "remove"})
 _BOUND = re.compile(r"maxlen=([\w.]+)")
 
 
@@ -34,6 +35,7 @@ def callback_changes(before: Anatomy, after: Anatomy) -> Iterator[Change]:
         if old is None or new is None:
             yield _whole_class(name, Verb.ADDED if old is None else Verb.REMOVED)
         else:
+            yield from _base_change(old, new)
             yield from _method_changes(old, new)
             yield from _state_changes(old, new)
 
@@ -49,6 +51,19 @@ def _whole_class(name: str, verb: Verb) -> Change:
         _TEST_HOOKS if is_added else "keep it, or take out whatever registers it",
         needs_approval=True,
     )
+
+
+def _base_change(old: ClassAnatomy, new: ClassAnatomy) -> Iterator[Change]:
+    if old.bases != new.bases:
+        yield Change(
+            Aspect.BEHAVIOUR,
+            Verb.CHANGED,
+            f"{new.name} bases",
+            f"{', '.join(old.bases) or 'none'} -> {', '.join(new.bases) or 'none'}",
+            Risk.MEDIUM,
+            _TEST_HOOKS,
+            needs_approval=True,
+        )
 
 
 def _method_changes(old: ClassAnatomy, new: ClassAnatomy) -> Iterator[Change]:
@@ -100,7 +115,7 @@ def _signature_change(old: Definition, new: Definition) -> Iterator[Change]:
     is_public = bare == _CONSTRUCTOR or not bare.startswith("_")
     why = "; ".join(f"{problem.where} {problem.what}" for problem in problems)
     yield Change(
-        Aspect.API,
+        Aspect.API if is_public else Aspect.BEHAVIOUR,
         Verb.CHANGED,
         f"{new.name} parameters",
         f"{old.signature} -> {new.signature}" + (f": {why}" if why else ""),
@@ -144,10 +159,11 @@ _TEST_HOOKS = (
 
 @dataclass(frozen=True)
 class _Kept:
-    """An attribute of an object: its value as written, and the hooks in which it grows."""
+    """An attribute of an object: its value as written, where it grows, and where it is emptied."""
 
     source: str
     grows_in: frozenset[str]
+    emptied_in: frozenset[str]
 
     @property
     def bound(self) -> str | None:
@@ -186,6 +202,10 @@ def _container_row(name: str, verb: Verb, kept: _Kept) -> Change:
         where = ", ".join(sorted(kept.grows_in))
         detail, risk = f"grows in {where}", Risk.LOW
         mitigation = "as many entries as there are evaluations or saves"
+    elif kept.emptied_in:
+        where = ", ".join(sorted(kept.emptied_in))
+        detail, risk = f"grows, and is emptied in {where}", Risk.LOW
+        mitigation = "see that it is emptied often enough"
     else:
         where = ", ".join(sorted(kept.grows_in))
         detail, risk = f"grows in {where} without a bound", Risk.MEDIUM
@@ -196,17 +216,25 @@ def _container_row(name: str, verb: Verb, kept: _Kept) -> Change:
 
 
 def _kept_by(kind: ClassAnatomy) -> dict[str, _Kept]:
-    """Return every attribute that a method assigns, with the hooks that make it grow."""
+    """Return every attribute that a method assigns, with where it grows and where it is emptied."""
     sources: dict[str, str] = {}
     growers: dict[str, set[str]] = {}
+    emptiers: dict[str, set[str]] = {}
     for bare, method in kind.methods.items():
         block = ast.Module(list(method.nodes), [])
         for name, source in _assigned_attributes(block):
+            if name in sources and bare != _CONSTRUCTOR:
+                emptiers.setdefault(name, set()).add(bare)
             sources.setdefault(name, source)
-        for name in _grown_attributes(block):
-            growers.setdefault(name, set()).add(bare)
+        for verbs, found in ((_GROWERS, growers), (_EMPTIERS, emptiers)):
+            for name in _attributes_told_to(block, verbs):
+                found.setdefault(name, set()).add(bare)
     return {
-        name: _Kept(source, _hooks_reaching(kind, growers.get(name, set())))
+        name: _Kept(
+            source,
+            _hooks_reaching(kind, growers.get(name, set())),
+            frozenset(emptiers.get(name, set())),
+        )
         for name, source in sources.items()
     }
 
@@ -218,16 +246,18 @@ def _assigned_attributes(block: ast.Module) -> Iterator[tuple[str, str]]:
             targets = node.targets
         elif isinstance(node, ast.AnnAssign) and node.value is not None:
             targets = [node.target]
-        for target in targets:
+        flat = [item for target in targets for item in getattr(target, "elts", [target])]
+        for target in flat:
             if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self":
                 value = getattr(node, "value", None)
                 yield target.attr, "" if value is None else ast.unparse(value)
 
 
-def _grown_attributes(block: ast.Module) -> Iterator[str]:
+def _attributes_told_to(block: ast.Module, verbs: frozenset[str]) -> Iterator[str]:
+    """Yield the attributes of which one of these methods is called."""
     for call in own_calls(block):
         function = call.func
-        if isinstance(function, ast.Attribute) and function.attr in _GROWERS:
+        if isinstance(function, ast.Attribute) and function.attr in verbs:
             owner = function.value
             if isinstance(owner, ast.Attribute) and ast.unparse(owner.value) == "self":
                 yield owner.attr

@@ -3,6 +3,7 @@
 Code of ours is told by its module, other code function by function.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 
@@ -105,23 +106,44 @@ def _size_mitigation() -> str:
 def _changed_functions(
     one: Mapping[str, Definition], other: Mapping[str, Definition]
 ) -> Iterator[Change]:
+    """Yield a change for each function, those of a module of ours in one."""
     pairs = [(one[name], other[name]) for name in sorted(one.keys() & other.keys())]
     pairs = [(old, new) for old, new in pairs if not old.is_same_as(new)]
-    for old, new in pairs:
-        judgement = judged(old, new)
-        is_light = judgement.reach is Reach.BOOKKEEPING and old.signature == new.signature
-        signature = (
-            f"{old.signature} -> {new.signature}; " if old.signature != new.signature else ""
-        )
-        yield Change(
-            _aspect(new.module, [new.name]),
-            Verb.CHANGED,
-            f"{new.module}.{new.name}" if new.module else new.name,
-            f"{signature}{judgement.reach.value}: {judgement.words}",
-            Risk.LOW if is_light else Risk.MEDIUM,
-            "nothing it did is gone" if is_light else "test it, and read what calls it",
-            needs_approval=not is_light,
-        )
+    for module in sorted({new.module for _, new in pairs}):
+        group = [(old, new) for old, new in pairs if new.module == module]
+        if module:
+            yield _changed_together(module, group)
+        else:
+            yield from (_changed_together("", [pair]) for pair in group)
+
+
+def _changed_together(module: str, pairs: list[tuple[Definition, Definition]]) -> Change:
+    names = [new.name for _, new in pairs]
+    is_light = all(_is_light(old, new) for old, new in pairs)
+    words = [_in_words(old, new) for old, new in pairs]
+    if len(pairs) > 1:
+        words = [f"{name} {what}" for name, what in zip(names, words, strict=True)]
+    rest = f"; and {len(words) - _TOLD_NAMES} more" if len(words) > _TOLD_NAMES else ""
+    return Change(
+        _aspect(module, names),
+        Verb.CHANGED,
+        f"module {module}: {told(names)}" if module else told(names),
+        "; ".join(words[:_TOLD_NAMES]) + rest,
+        Risk.LOW if is_light else Risk.MEDIUM,
+        "nothing it did is gone" if is_light else "test it, and read what calls it",
+        needs_approval=not is_light,
+    )
+
+
+def _is_light(old: Definition, new: Definition) -> bool:
+    is_same_call = old.signature == new.signature
+    return is_same_call and judged(old, new).reach is Reach.BOOKKEEPING
+
+
+def _in_words(old: Definition, new: Definition) -> str:
+    judgement = judged(old, new)
+    signature = f"{old.signature} -> {new.signature}, " if old.signature != new.signature else ""
+    return f"{signature}{judgement.reach.value}: {judgement.words}"
 
 
 def _record_changes(before: Anatomy, after: Anatomy) -> Iterator[Change]:
@@ -134,9 +156,9 @@ def _record_changes(before: Anatomy, after: Anatomy) -> Iterator[Change]:
             fields = told([field for kind in kinds for field in kind.fields]) or "no fields"
             yield _record_change(_verb(old, new), f"class {name}", fields, is_read=False)
             continue
-        if old.bases != new.bases:
-            detail = f"{', '.join(old.bases)} -> {', '.join(new.bases)}"
-            yield _record_change(Verb.CHANGED, f"{name} bases", detail, is_read=True)
+        if old.bases != new.bases and not old.is_callback:
+            detail = f"{', '.join(old.bases) or 'none'} -> {', '.join(new.bases) or 'none'}"
+            yield _record_change(Verb.CHANGED, f"{name} bases", detail, is_read=False)
         yield from _field_changes(name, old.fields, new.fields)
 
 
@@ -191,7 +213,7 @@ def _constant_changes(one: Mapping[str, str], other: Mapping[str, str]) -> Itera
                 Aspect.CODE,
                 Verb.CHANGED,
                 name,
-                f"{_shortened(old[name])} -> {_shortened(new[name])}",
+                _apart(old[name], new[name]),
                 Risk.MEDIUM,
                 "see what depends on it",
                 needs_approval=True,
@@ -215,11 +237,27 @@ def _constants_of_one_side(
     )
 
 
+def _apart(old: str, new: str) -> str:
+    """Return both values; of long ones what they begin with alike is left out.
+
+    >>> _apart("1", "2"), _apart("x" * 80 + "1", "x" * 80 + "2")
+    ('1 -> 2', '...xxxxxxxx1 -> ...xxxxxxxx2')
+    """
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False))
+    alike = sum(1 for _ in same)
+    if max(len(old), len(new)) <= _LONG or alike <= _KEPT:
+        return f"{_shortened(old)} -> {_shortened(new)}"
+    begin = alike - _KEPT
+    return f"...{_shortened(old[begin:])} -> ...{_shortened(new[begin:])}"
+
+
 def _shortened(value: str) -> str:
     return value if len(value) <= _LONG else f"{value[:_LONG]}..."
 
 
 _LONG = 60
+# So much of what two long values begin with is shown.
+_KEPT = 8
 
 
 def told(names: list[str] | tuple[str, ...]) -> str:

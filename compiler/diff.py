@@ -53,7 +53,7 @@ def _changes(before: Side, after: Side) -> Iterator[Change]:
     yield from size_changes(before, after)
     one, other = sections_of(before.text), sections_of(after.text)
     same = {name for name in one.keys() & other.keys() if one[name] == other[name]}
-    alone = one.keys() ^ other.keys() if one and other else set[str]()
+    alone = _alone(before, after) if one.keys() != other.keys() and one and other else set[str]()
     yield from module_changes(
         anatomy_of(before.text, frozenset(one.keys() - alone)),
         anatomy_of(after.text, frozenset(other.keys() - alone)),
@@ -63,13 +63,34 @@ def _changes(before: Side, after: Side) -> Iterator[Change]:
     yield from _changes_of_code(
         before, after, anatomy_of(before.text, untold), anatomy_of(after.text, untold)
     )
+    program = (one.keys() & other.keys()) - {"entry"}
+    if not (one and other) or any(one[name] != other[name] for name in program):
+        # What is written in one module may be put together in another, which did not change.
+        yield from field_changes(
+            anatomy_of(before.text, frozenset(alone)), anatomy_of(after.text, frozenset(alone))
+        )
+
+
+def _alone(before: Side, after: Side) -> set[str]:
+    """Return the modules that one side has and of which nothing is found on the other.
+
+    A module into which code was moved is compared with where that code was before.
+    """
+    one, other = anatomy_of(before.text), anatomy_of(after.text)
+    return {
+        name
+        for side, opposite in ((one, other), (other, one))
+        for name in side.modules - opposite.modules
+        if side.names_in(name).isdisjoint(opposite.names)
+    }
 
 
 def _changes_of_code(before: Side, after: Side, one: Anatomy, other: Anatomy) -> Iterator[Change]:
     yield from variable_changes(before, after, one, other)
+    if one == other:
+        return
     yield from callback_changes(one, other)
     yield from code_changes(one, other)
-    yield from field_changes(one, other)
     yield from import_changes(before, after, one, other)
     if before.plan is None or after.plan is None:
         yield from argument_changes(one, other)

@@ -3,7 +3,8 @@
 Found are the fields of events (a call with an `EventKind` and a dictionary), the columns and JSON
 fields of database rows (`table("t").update({...})`), the keys of posted JSON, and the metrics put
 into a trainer's logs. A dictionary may be written out, or built up in a local variable. What is
-put together in other ways is not seen.
+put together in other ways is not seen. It may also be what a function of the script returns, or
+a mapping that a class of the script makes when it is asked.
 """
 
 import ast
@@ -52,7 +53,7 @@ def emitted_by(anatomy: Anatomy) -> frozenset[Emitted]:
     """Return every field found in any function, method or top-level statement."""
     found: set[Emitted] = set()
     for definition in anatomy.definitions.values():
-        found |= set(_emitted_in(definition, anatomy.constants))
+        found |= set(_emitted_in(definition, anatomy))
     return frozenset(found)
 
 
@@ -84,11 +85,10 @@ def _is_environment(node: ast.expr) -> bool:
     return ast.unparse(node).rpartition(".")[2] in {"environ", "environment"}
 
 
-def _emitted_in(definition: Definition, constants: Mapping[str, str]) -> Iterator[Emitted]:
-    block = ast.Module(list(definition.nodes), [])
-    payloads = _Payloads(block, constants)
-    for call in own_calls(block):
-        sink, is_row = _sink_of(call, constants)
+def _emitted_in(definition: Definition, anatomy: Anatomy) -> Iterator[Emitted]:
+    payloads = _Payloads(definition, anatomy)
+    for call in own_calls(ast.Module(list(definition.nodes), [])):
+        sink, is_row = _sink_of(call, anatomy.constants)
         if sink:
             for path in payloads.of_arguments(call):
                 yield Emitted(sink, path, is_row)
@@ -118,11 +118,13 @@ def _sink_of(call: ast.Call, constants: Mapping[str, str]) -> tuple[str, bool]:
 class _Payloads:
     """The dictionaries of one function: written out, or built up in a local variable."""
 
-    def __init__(self, block: ast.Module, constants: Mapping[str, str]) -> None:
-        self._constants = constants
+    def __init__(self, definition: Definition, anatomy: Anatomy) -> None:
+        self._anatomy = anatomy
+        self._constants = anatomy.constants
+        self._nodes = list(ast.walk(ast.Module(list(definition.nodes), [])))
         self._assigned: dict[str, list[ast.expr]] = {}
         self._keys: dict[str, list[tuple[str, ast.expr]]] = {}
-        for node in ast.walk(block):
+        for node in self._nodes:
             if isinstance(node, ast.Assign):
                 for target in node.targets:
                     self._note(target, node.value)
@@ -143,6 +145,32 @@ class _Payloads:
             *(item.value for item in call.keywords if item.arg in {"body", "json"}),
         ]
         return {path for value in values for path in self._paths(value, frozenset())}
+
+    def of_returns(self, seen: frozenset[str]) -> set[tuple[str, ...]]:
+        """Return the paths of all dictionaries that the function returns."""
+        returns = (node for node in self._nodes if isinstance(node, ast.Return))
+        values = (node.value for node in returns if node.value is not None)
+        return {path for value in values for path in self._paths(value, seen)}
+
+    def of_calls(self, seen: frozenset[str]) -> set[tuple[str, ...]]:
+        """Return the paths of all dictionaries that functions it calls return."""
+        calls = [node for node in self._nodes if isinstance(node, ast.Call)]
+        return {path for call in calls for path in self._made_by(call, seen)}
+
+    def _made_by(self, call: ast.Call, seen: frozenset[str]) -> set[tuple[str, ...]]:
+        """Return the paths of what a call to a function or class of the script gives back."""
+        name = ast.unparse(call.func).rpartition(".")[2]
+        inside = seen | {f"{name}()"}
+        function = self._anatomy.functions.get(name)
+        kind = self._anatomy.classes.get(name)
+        if f"{name}()" in seen:
+            return set()
+        if function is not None:
+            return _Payloads(function, self._anatomy).of_returns(inside)
+        if kind is None or not any("Mapping" in base for base in kind.bases):
+            return set()
+        methods = [_Payloads(method, self._anatomy) for method in kind.methods.values()]
+        return {path for method in methods for path in method.of_calls(inside)}
 
     def _note(self, target: ast.expr, value: ast.expr) -> None:
         if isinstance(target, ast.Name):
@@ -173,6 +201,8 @@ class _Payloads:
                 yield from self._paths(assigned, inside)
             for name, item in self._keys.get(value.id, []):
                 yield from self._below(name, item, inside)
+        elif isinstance(value, ast.Call):
+            yield from self._made_by(value, seen)
         for part in _parts(value):
             yield from self._paths(part, seen)
 

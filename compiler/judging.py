@@ -1,4 +1,4 @@
-"""How far a changed function goes: bookkeeping only, more calls, other numbers, or rewritten."""
+"""How far a changed function goes: bookkeeping, more calls, other constants, something else."""
 
 import ast
 import re
@@ -31,7 +31,7 @@ class Reach(StrEnum):
     BOOKKEEPING = "only adds bookkeeping"
     CALLS_MORE = "does more"
     NUMBERS = "has other constants"
-    REWRITTEN = "is rewritten"
+    REWRITTEN = "does something else"
 
 
 @dataclass(frozen=True)

@@ -213,3 +213,24 @@ def test_what_arguments_mean_is_told_where_they_are_written_out() -> None:
         "32 sequences per step and GPU",
         "16 sequences per step and GPU",
     )
+
+
+def test_fields_that_a_function_or_a_mapping_of_the_script_makes_are_found() -> None:
+    text = """
+class Body(Mapping):
+    def __getitem__(self, key):
+        return made()[key]
+
+def made():
+    return {"score": 1.0}
+
+def stated():
+    body = {"step": 1}
+    return body
+
+def report(send):
+    send(EventKind.EVALUATION, Body())
+    send(EventKind.STARTED, stated())
+"""
+
+    assert emitted(text) == {"event evaluation.score", "event started.step"}

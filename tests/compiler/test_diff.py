@@ -221,7 +221,7 @@ def test_another_constant_in_the_formula_is_a_change_of_the_scorer(
 ) -> None:
     here = edited("0.1 * min(math.exp(loss) / 20.0, 1.0)", "0.1 * min(math.exp(loss) / 25.0, 1.0)")
 
-    change = only(diff(plain, here), "scorer._seed_v1")
+    change = only(diff(plain, here), "module scorer: _seed_v1")
 
     assert (change.aspect, change.needs_approval) == (Aspect.SCORER, True)
     assert change.detail == "has other constants: 20.0 -> 25.0"
@@ -250,14 +250,14 @@ EDITS = (
         "changed MEDIUM",
     ),
     (
-        '            "nonfinite_train_logs": self.trend.nonfinite_count,\n',
+        '        "nonfinite_train_logs": seen.nonfinite_count,\n',
         "",
         "fields of event evaluation: nonfinite_train_logs",
         "removed CRITICAL",
     ),
     (
-        '            "checkpoint_score": logs[SCORE_KEY],',
-        '            "rank": 1, "checkpoint_score": logs[SCORE_KEY],',
+        '        "checkpoint_score": logs[SCORE_KEY],',
+        '        "rank": 1, "checkpoint_score": logs[SCORE_KEY],',
         "fields of event evaluation: rank",
         "added LOW",
     ),

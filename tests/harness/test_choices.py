@@ -1,5 +1,7 @@
 """Whether two scripts choose the same checkpoints is found by running their own scorers."""
 
+from pathlib import Path
+
 from podproof.compiler.changes import Change, Risk
 from podproof.compiler.sides import Side, side_of, side_of_text
 from podproof.harness.choices import RUNS, choice_changes
@@ -53,6 +55,21 @@ def test_a_formula_that_raises_is_an_answer() -> None:
     here = edited("gap = min(max(loss - train_loss, 0.0), plan", "gap = min(None, plan")
 
     assert "-> TypeError" in the_change(here).detail
+
+
+def test_a_formula_of_the_users_own_is_run_as_it_rides(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        '"""The worst first."""\n\n\n'
+        "def own_components(state, evaluation, plan):\n"
+        '    return {"eval_loss": -evaluation.loss}\n\n\n'
+        "def own_bound(plan):\n    return -2.0, 2.0\n"
+    )
+    own = script_of("experiment=tiny_sft", "scorer.name=own", f"scorer.file={file}")
+
+    change = the_change(side_of(own, "own"))
+
+    assert "falls to the end: step 40 -> step 10" in change.detail
 
 
 def test_a_script_that_is_not_ours_is_never_run() -> None:

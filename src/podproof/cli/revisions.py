@@ -50,6 +50,6 @@ def _git(revision: str, *arguments: str) -> str:
         done = subprocess.run([git, *arguments], capture_output=True, text=True, check=True)
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip().splitlines() or ["git does not know it"])[-1]
-        way_out = "git log shows the revisions; a file is named without a colon"
+        way_out = "git log shows the revisions; in a shallow clone, git fetch --unshallow first"
         raise BadConfig(Problem(revision, said, way_out)) from error
     return done.stdout
