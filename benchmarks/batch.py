@@ -1,4 +1,4 @@
-"""How long `podproof verify --all` takes for N configs and for 2 N, on one process and on all cores.
+"""How long `podproof verify --all` takes for N configs and for 2 N, on one core and on all.
 
     .venv/bin/python benchmarks/batch.py --configs 50
 
