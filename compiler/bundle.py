@@ -15,6 +15,7 @@ import ast
 import builtins
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from podproof.compiler.errors import NotBundleable
 from podproof.runtime.errors import Problem
@@ -62,7 +63,11 @@ def bundle(
     if parts is not None:
         sources = {**sources, entry: cut_parts(sources[entry], parts)}
     modules = _in_import_order(sources, entry)
-    problems = [problem for module in modules for problem in _broken_rules(module, entry)]
+    problems = [
+        problem
+        for module in modules
+        for problem in _broken_rules(module.name, module.source, is_entry=module.name == entry)
+    ]
     problems += _shared_names(modules)
     problems += _unassigned(modules[-1], constants)
     if problems:
@@ -143,7 +148,9 @@ def _visit(
     ordered[name] = module
 
 
+@lru_cache(maxsize=256)
 def _parsed_source(name: str, source: str) -> ast.Module:
+    """Return the syntax tree, which nobody changes: a batch of configs parses each module once."""
     try:
         return ast.parse(source)
     except SyntaxError as error:
@@ -156,19 +163,28 @@ def _is_own(module: str | None) -> bool:
     return module is not None and (module + ".").startswith("podproof.")
 
 
-def _broken_rules(module: _Module, entry: str) -> Iterator[Problem]:
-    top_level = set(map(id, module.tree.body))
-    for node in ast.walk(module.tree):
-        where = f"{module.name}.py:{getattr(node, 'lineno', 1)}"
+@lru_cache(maxsize=256)
+def _broken_rules(name: str, source: str, *, is_entry: bool) -> tuple[Problem, ...]:
+    tree = _parsed_source(name, source)
+    return (*_broken_names(name, tree, is_entry=is_entry), *_broken_order(name, tree, is_entry))
+
+
+def _broken_names(name: str, tree: ast.Module, *, is_entry: bool) -> Iterator[Problem]:
+    top_level = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        where = f"{name}.py:{getattr(node, 'lineno', 1)}"
         yield from _broken_import_rules(node, where, at_top=id(node) in top_level)
         if isinstance(node, ast.Name) and node.id == "__file__":
             yield Problem(where, "reads __file__, which is another one in the script")
-        if isinstance(node, ast.Name) and node.id == "__name__" and module.name != entry:
+        if isinstance(node, ast.Name) and node.id == "__name__" and not is_entry:
             yield Problem(where, "reads __name__, which is another one in the script")
+
+
+def _broken_order(name: str, tree: ast.Module, is_entry: bool) -> Iterator[Problem]:  # noqa: FBT001 - private, called once
     taken = 0
-    for position, statement in enumerate(module.tree.body):
-        where = f"{module.name}.py:{statement.lineno}"
-        if not _does_nothing(statement, position, module.name == entry):
+    for position, statement in enumerate(tree.body):
+        where = f"{name}.py:{statement.lineno}"
+        if not _does_nothing(statement, position, is_entry):
             yield Problem(where, "does something when imported", "move it into a function")
         if statement.lineno == taken:
             yield Problem(where, "shares a line with the statement before", "give it its own line")

@@ -127,6 +127,8 @@ def _with_place(problem: Problem, files: _Files, typed: Sequence[tuple[str, str]
     if source is None:
         return problem
     head, file = (problem.where, problem.what, problem.way_out), shown_path(source.path)
+    if not is_set and Path(file).is_absolute():
+        return problem  # nothing is to go into a file that ships with podproof
     return LocatedProblem(*head, file=file, line=line, is_set=is_set)
 
 

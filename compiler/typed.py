@@ -1,5 +1,7 @@
 """From the plain values of a composed config to a typed Config, and what of them cannot be read."""
 
+import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,9 @@ from podproof.compiler.schema import METHODS, SECTIONS, Config, plain
 from podproof.runtime.errors import Problem
 from podproof.runtime.reader import read_section
 
+# How runtime/reader.py words a value that is none of an enumeration.
+_ONE_OF = re.compile(r"must be one of (?P<choices>.+), got (?P<got>.*)")
+
 
 def typed(container: dict[str, Any], problems: list[Problem]) -> Config:
     """Return the config as typed values; what cannot be read is a problem, and its default."""
@@ -18,7 +23,8 @@ def typed(container: dict[str, Any], problems: list[Problem]) -> Config:
     method = str(raw_method.get("name")) if isinstance(raw_method, Mapping) else "sft"
     if method not in METHODS:
         choices = ", ".join(METHODS)
-        problems.append(Problem("method.name", f"must be one of {choices}, got {method!r}"))
+        what = f"must be one of {choices}, got {method!r}"
+        problems.append(Problem("method.name", what, _of_the_right_type("method.name", what)))
         method, raw_method = "sft", plain(METHODS["sft"]())
     values["method"] = raw_method
     sections = {
@@ -62,7 +68,12 @@ def _with_way_out(problem: Problem, method: str) -> Problem:
 
 
 def _of_the_right_type(key: str, what: str) -> str:
-    """Return the way out for a value of the wrong type."""
+    """Return the way out for a value of the wrong type, or none of those there are."""
+    one_of = _ONE_OF.match(what)
+    if one_of is not None:
+        choices = one_of["choices"].split(", ")
+        near = difflib.get_close_matches(one_of["got"].strip("'"), choices, n=1, cutoff=0.4)
+        return f"did you mean {key}={near[0]}?" if near else f"set {key}={choices[0]}"
     if key in BOUNDS:
         return f"set {key}={BOUNDS[key].usual}"
     if what.startswith("must be text"):

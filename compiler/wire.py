@@ -9,8 +9,10 @@ import ast
 import io
 import tokenize
 from collections.abc import Iterator
+from functools import lru_cache
 
 
+@lru_cache(maxsize=4)
 def wire_form(text: str) -> str:
     r"""Return the text with comments and docstrings emptied, and as many lines as before.
 

@@ -7,6 +7,7 @@ training around the embedded callback that goes on from its last checkpoint afte
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -128,9 +129,9 @@ def play(stream: FaultStream, subject: Subject) -> Witness:
     witness = Witness(subject.code, subject.plan, subject.own_plan)
     company = _Company(stream, witness)
     while True:
-        trainer = SimulatedTrainer(stream.scenario(), company, state=company.saved)
         try:
-            ended = trainer.train()
+            # Building it fires the first event, at which things may go wrong too.
+            ended = SimulatedTrainer(stream.scenario(), company, state=company.saved).train()
         except (ProcessKilled, KeyboardInterrupt):
             witness.end_process("killed")
             witness.start_process()
@@ -152,7 +153,9 @@ def _unchosen(witness: Witness, state: TrainerState) -> list[Violation]:
     step = expected_choice(process.lines, process.scores, process.plan)
     best = best_of([score for score in process.scores if score[0] == step])
     expected = (None, None) if best is None else (best[0], -best[1])
-    found = (state.best_global_step, state.best_metric)
+    # The trainer compares the first evaluation with -inf, and keeps that where it is no better.
+    metric = None if state.best_metric == -math.inf else state.best_metric
+    found = (state.best_global_step, metric)
     what = f"the trainer would load step {found[0]} ({found[1]}), the scores say {expected[0]}"
     return [] if found == expected else [Violation("chosen", what)]
 

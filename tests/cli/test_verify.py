@@ -97,8 +97,9 @@ def test_a_folder_by_any_name_holds_experiments(
     tmp_path: Path, mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (mine / "experiment").rename(tmp_path / "jobs")
+    (tmp_path / "jobs" / "deep" / "good.yaml").unlink()
 
-    code = main(["verify", "--all", "jobs", "--level", "static", "--jobs", "1"])
+    code = main(["verify", "--all", "jobs", "--jobs", "1"])
 
     assert code == 1
     assert "set in jobs/bad.yaml:4" in capsys.readouterr().out

@@ -141,6 +141,12 @@ def test_a_key_that_nobody_set_is_told_with_where_it_would_go(mine: Path) -> Non
     assert found["scorer.file"] == "not set; it would go into mine/experiment/odd.yaml:3"
 
 
+def test_nobody_is_sent_into_a_file_that_ships(mine: Path) -> None:
+    found = places("experiment=qwen3_8b_dpo", "publish=hub", config_dir=None)
+
+    assert found["pod.volume_gb"] == ""
+
+
 def test_a_problem_a_gate_found_is_located_when_it_is_about_a_key(mine: Path) -> None:
     request = Request(("experiment=bad", "trainer.extra.foo=1"), mine)
     told = Problem("pod_script.py:12", "imports nothing"), Problem("trainer.extra.foo", "unknown")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from podproof.compiler.schema import GATE_IDS
+from podproof.harness import judgement  # noqa: F401 - imported once, and not in every test
 
 pytest_plugins = ("pytester",)
 
@@ -31,12 +32,12 @@ def experiments(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def run(pytester: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    """Run pytest in a process of its own, without the plugins that chance to be installed.
+    """Run pytest within this one, without the plugins that chance to be installed.
 
     Every warning is an error.
     """
     plugins = ("-p", PLUGIN, "-p", "xdist", "-p", "no:cacheprovider", "-W", "error")
-    return pytester.runpytest_subprocess(*plugins, *arguments)
+    return pytester.runpytest_inprocess(*plugins, *arguments)
 
 
 def test_every_experiment_and_gate_is_an_item_and_parts_are_none(
