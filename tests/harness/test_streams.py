@@ -12,7 +12,7 @@ from podproof.harness.drawn import subject_of
 from podproof.harness.dryrun import FailingStream, failing_stream, stream_problem
 from podproof.harness.embedded import embedded
 from podproof.harness.errors import BadStream
-from podproof.harness.gates import STREAMS
+from podproof.harness.proofs import STREAMS
 from podproof.harness.streams import (
     STREAM_KEY,
     Change,

@@ -9,7 +9,7 @@ from typing import Any
 
 from podproof.harness.asking import OverBudgetError, asked_within
 from podproof.harness.dryrun import failed_dry_runs, failing_stream
-from podproof.harness.gates import EXAMPLES, STREAMS
+from podproof.harness.proofs import EXAMPLES, STREAMS
 from podproof.harness.properties import PROPERTIES, broken_properties
 from tests.mutants.operators import Mutant
 from tests.mutants.scripts import MutableScript, mutable
