@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 from podproof.harness.asking import attack
 from podproof.harness.drawn import HOSTILE, SHARE, USUAL, Log, Subject
 from podproof.harness.expected import (
+    ExpectedScore,
     Line,
     Scored,
     best_of,
@@ -38,7 +39,7 @@ NEIGHBOURS: tuple[Mapping[str, Any], ...] = (
     {"name": "robust", "objective": "accuracy", "accuracy_weight": 0.75},
     {"name": "robust", "redrawn_eval": True, "eval_ema_alpha": 0.25},
     {"name": "eval_loss", "trend": {"window": 6, "stop_on_divergence": 1}},
-    {"name": "eval_loss", "trend": {"window": 7, "stop_on_plateau": 2}},
+    {"name": "eval_loss", "trend": {"window": 7, "stop_on_plateau": 3}},
     {
         "name": "eval_loss",
         "early_stopping": {"patience": 1},
@@ -133,6 +134,7 @@ def _known_logs() -> Iterator[tuple[Log, int]]:
         yield from (([{"loss": loss} for loss in longer], plan) for plan in stopping)
     for sign in ("grad_norm", "entropy", "nll_loss", "nonfinite_microbatches"):
         yield [{"loss": 1.0, sign: math.inf}, {"loss": 1.0, sign: 0.0}, {"loss": 1.0, sign: 1}], 1
+    yield [{"epoch": 1.0}, {"loss": 1.0, "step": "x"}, {"eval_loss": 1.0, "step": 2.5}], 0
     margins = enumerate([0.0, 0.5, -0.5, 0.0], 1)
     reward = [{"eval_loss": 1.0, "eval_rewards/margins": at, "step": step} for step, at in margins]
     yield from ((reward[first:], 4) for first in range(len(reward)))
@@ -211,11 +213,17 @@ def _misscored(
     expected = expected_score(lines, plan)
     if not expected.allows(score.value):
         yield f"score {score}, expected {expected}"
-    if math.isfinite(score.value) and sum(score.components.values()) != score.value:
-        yield f"components of {score} do not add up to it"
+    yield from _miscomposed(score, expected) if math.isfinite(score.value) else ()
     best, before = best_of(scores), best_of(scores[:-1])
     if state.best_step != (best and best[0]) or score.is_best != (best != before):
         yield f"step {state.best_step} is called best of {scores}"
     waited = since_best(scores, plan.early_stopping.min_delta)
     if state.since_best != waited:
         yield f"{state.since_best} evaluations since the best of {scores}, not {waited}"
+
+
+def _miscomposed(score: Any, expected: ExpectedScore) -> Iterator[str]:
+    if sum(score.components.values()) != score.value:
+        yield f"components of {score} do not add up to it"
+    if expected.terms is not None and score.components.keys() != expected.terms.keys():
+        yield f"components of {score} are not called {', '.join(expected.terms)}"
