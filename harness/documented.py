@@ -135,6 +135,8 @@ def _known_logs() -> Iterator[tuple[Log, int]]:
     for sign in ("grad_norm", "entropy", "nll_loss", "nonfinite_microbatches"):
         yield [{"loss": 1.0, sign: math.inf}, {"loss": 1.0, sign: 0.0}, {"loss": 1.0, sign: 1}], 1
     yield [{"epoch": 1.0}, {"loss": 1.0, "step": "x"}, {"eval_loss": 1.0, "step": 2.5}], 0
+    for share in (1.5, -0.5, 1.0, 0.0):
+        yield [{"eval_loss": 1.0, "eval_mean_token_accuracy": share}], 5
     margins = enumerate([0.0, 0.5, -0.5, 0.0], 1)
     reward = [{"eval_loss": 1.0, "eval_rewards/margins": at, "step": step} for step, at in margins]
     yield from ((reward[first:], 4) for first in range(len(reward)))

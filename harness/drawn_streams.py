@@ -73,7 +73,10 @@ def known_streams(method: MethodName) -> Iterator[FaultStream]:
         faults = (Fault(0, FaultKind.SIGNAL), Fault(event, FaultKind.KILL))
         yield FaultStream(method, max_steps=2, eval_on_start=True, faults=faults)
     early = {"early_stopping": {"patience": 1}}
-    rising = FaultStream(method, max_steps=3, eval_steps=1, eval_losses=(1.0, 2.0))
+    falling, rising_again = (2.0, 1.5, 1.0), (1.0, 2.0)
+    rising = FaultStream(
+        method, max_steps=3, eval_steps=1, train_losses=falling, eval_losses=rising_again
+    )
     for event in range(_SWEPT_EVENTS):
         for kind in FaultKind:
             # The second one finds what the first left behind.
