@@ -1,5 +1,6 @@
 """A scorer's code held against what is documented of it, on logs of any kind."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -96,14 +97,17 @@ def documented(subject: Subject, examples: int) -> None:
     """Ask that logs are read, scored, called by a word, and ended for as documented."""
     vectors = subject.code.failed_vectors()
     assert not vectors, f"known scores: {vectors[0]}"
-    for losses, word in _known_words(subject.plan.trend.window):
-        found = _word(subject.code, losses)
-        assert found == word, f"train losses {losses} are called {found}, not {word}"
+    words = _known_words(subject.plan.trend.window)
+    called = [(losses, _word(subject.code, losses), word) for losses, word in words]
+    wrong = [(losses, found, word) for losses, found, word in called if found != word]
+    assert not wrong, "train losses {} are called {}, not {}".format(*wrong[0])
     subjects = [subject.neighbour(fields) for fields in NEIGHBOURS]
     original = subject.neighbour({"name": "seed_v1"})
     for asked in (*subjects, original):
         bound, expected = subject.code.score_bound(asked.own_plan), expected_bound(asked.plan)
         assert expected in {bound, None}, f"bound {bound} is stated, not {expected}"
+    soft = [type(value).__name__ for value in _values_of(subject) if not _is_frozen(value)]
+    assert not soft, f"{', '.join(soft)} can be changed after it was made"
     for log, plan in _known_logs():
         for difference in _differences(subjects[plan], log):
             raise AssertionError(f"{difference}, of {log}, with {NEIGHBOURS[plan]}")
@@ -118,6 +122,23 @@ def documented(subject: Subject, examples: int) -> None:
             raise AssertionError(f"{difference}, with {NEIGHBOURS[plan] or 'the plan as it is'}")
 
     check()
+
+
+def _values_of(subject: Subject) -> Iterator[Any]:
+    """Yield what the fold passes on; could it be changed, a later log might change a score."""
+    code, plan = subject.code, subject.own_plan
+    reading = code.read_log({"eval_loss": 1.0, "step": 1})
+    yield from (reading, code.trend_of(plan.trend))
+    yield from code.observe_log(code.ScoreState(), reading, plan)
+
+
+def _is_frozen(value: Any) -> bool:
+    name = dataclasses.fields(value)[0].name
+    try:
+        setattr(value, name, getattr(value, name))
+    except dataclasses.FrozenInstanceError:
+        return True
+    return False
 
 
 def _known_words(window: int) -> Iterator[tuple[Sequence[float], str]]:
