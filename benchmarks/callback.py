@@ -123,6 +123,7 @@ def train(hooks: object, folder: str) -> float:
         keep,
         "0",
         DeadlineWatch({}, PLAN.publish.to),
+        lambda: None,
     )
     trainer = build_trainer(PLAN, rows(), Path(folder), hooks, safeguard).trainer
     started_s = time.perf_counter()

@@ -9,28 +9,33 @@ cache would make it pay for; on a resume the history is rebuilt from
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from podproof.runtime.evaluation_body import EvaluationBody
 from podproof.runtime.events import EventKind
 from podproof.runtime.hooks import IsolatedHooks, isolated
 from podproof.runtime.plan import Objective, ScorerPlan
-from podproof.runtime.readings import LogKind, Reading, is_train_log, read_log
+from podproof.runtime.readings import LogKind, Reading, is_train_log, read_log, read_train_loss
 from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import (
     SCORE_KEY,
     final_choice,
     observe_log,
+    observe_train_losses,
     replay_scores,
     trainer_metric,
 )
 from podproof.runtime.scores import Score, ScoreState
 from podproof.runtime.stopping import stop_reason
-from podproof.runtime.trend import LossTrend, describe_trend, observe_loss, trend_of
+from podproof.runtime.trend import LossTrend, observe_losses, trend_of
 
 # So many train logs are kept before they are folded, in a run that nobody asks for its score.
 CALLBACK_UNREAD_LOGS = 8
+
+# So many losses wait to be seen by the trend, which a hook asks only where the plan may stop by it.
+CALLBACK_UNSEEN_LOSSES = 64
 
 
 @dataclass
@@ -68,6 +73,7 @@ class PodCallback(IsolatedHooks):
     def trend(self) -> LossTrend:
         """Return the trend of all train logs so far."""
         self._catch_up()
+        self._see_losses()
         return self._trend
 
     @isolated
@@ -95,15 +101,16 @@ class PodCallback(IsolatedHooks):
             return
         if is_train_log(logs):
             # A copy: callbacks after this one may take something out of it.
-            self._unread.append(dict(logs))
-            self._send(state, EventKind.TRAIN_LOG, logs)
+            kept = dict(logs)
+            self._unread.append(kept)
+            self._send(state, EventKind.TRAIN_LOG, kept)
             if self._trend.is_counting:
                 self._stop_if_due(control)
             elif len(self._unread) >= CALLBACK_UNREAD_LOGS:
                 self._catch_up()
             return
         self._catch_up()
-        reading = read_log({**logs, "step": state.global_step})
+        reading = read_log(logs, state.global_step)
         score = self._fold(reading)
         if reading.kind is LogKind.EVALUATION:
             self._show_score(state, control, logs)
@@ -151,6 +158,7 @@ class PodCallback(IsolatedHooks):
         self._scores = ScoreState()
         self._trend = trend_of(self.plan.trend)
         self._unread: list[Mapping[str, Any]] = []
+        self._losses: list[float | None] = []
         self.choice: Score | None = None
         self.stopped_early = False
         # The step that was scored last, and what the trainer compares of it.
@@ -158,8 +166,18 @@ class PodCallback(IsolatedHooks):
 
     def _catch_up(self) -> None:
         unread, self._unread = self._unread, []
-        for entry in unread:
-            self._fold_kept(entry)
+        if unread:
+            self._fold_losses([read_train_loss(entry) for entry in unread])
+
+    def _see_losses(self) -> None:
+        self._trend = observe_losses(self._trend, self._losses)
+        self._losses.clear()
+
+    def _fold_losses(self, losses: Sequence[float | None]) -> None:
+        self._losses += losses
+        if len(self._losses) >= CALLBACK_UNSEEN_LOSSES:
+            self._see_losses()
+        self._scores = observe_train_losses(self._scores, losses, self.plan)
 
     def _fold_kept(self, entry: Mapping[str, Any]) -> None:
         """Fold a log of the past; one that cannot be folded is counted, and costs no other."""
@@ -171,9 +189,8 @@ class PodCallback(IsolatedHooks):
     def _fold(self, reading: Reading) -> Score | None:
         """Fold one log, as it comes or from the history; return the score of an evaluation."""
         if reading.kind is LogKind.TRAIN:
-            # What is no number is as bad a sign as NaN, and no reason to lose the log it came in.
-            loss = math.nan if reading.loss is None else reading.loss
-            self._trend = observe_loss(self._trend, loss)
+            self._fold_losses((reading.loss,))
+            return None
         self._scores, score = observe_log(self._scores, reading, self.plan)
         if score is not None:
             self.scored = (reading.step, trainer_metric(score))
@@ -201,7 +218,9 @@ class PodCallback(IsolatedHooks):
         return metric if step == scored_step else math.nan
 
     def _stop_if_due(self, control: Any) -> None:
-        if stop_reason(self.scores, self.trend, self.plan) is not None:
+        # A trend that does not count is never over.
+        trend = self.trend if self._trend.is_counting else self._trend
+        if stop_reason(self.scores, trend, self.plan) is not None:
             self.stopped_early = True
             control.should_training_stop = True
 
@@ -226,17 +245,8 @@ class PodCallback(IsolatedHooks):
     def _report_score(
         self, state: Any, reading: Reading, score: Score, logs: Mapping[str, Any]
     ) -> None:
-        body = {
-            "eval_loss": logs.get(
-                f"eval_{reading.eval_set}_loss" if reading.eval_set else "eval_loss"
-            ),
-            "score": score.value,
-            "checkpoint_score": logs[SCORE_KEY],
-            "components": dict(score.components),
-            "trend": describe_trend(self.trend).value,
-            "nonfinite_train_logs": self.trend.nonfinite_count,
-            "metrics": {key: value for key, value in logs.items() if key != SCORE_KEY},
-        }
+        trend = (self._trend, tuple(self._losses))
+        body = EvaluationBody(reading.eval_set, score, trend, dict(logs))
         self._send(state, EventKind.EVALUATION, body)
         if score.is_best:
             self._send(state, EventKind.NEW_BEST, {"score": score.value})

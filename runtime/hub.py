@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from podproof.runtime.delivery import DeliveryRecord
+from podproof.runtime.delivery import DeliveryRecord, report_delivery
 from podproof.runtime.errors import BadPlan, NotPublished, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.hub_repository import (
@@ -25,6 +26,7 @@ from podproof.runtime.hub_repository import (
 )
 from podproof.runtime.plan import Plan
 from podproof.runtime.reporter import Report
+from podproof.runtime.rescue import rescued
 
 _HUB_CLIENT_ERRORS = 4
 # 4xx that are no refusal: too slow, somebody else's commit, too early, too many.
@@ -105,6 +107,7 @@ class HubPublisher:
     ) -> None:
         """Take the plan, where events go, and whom to tell of failed tries."""
         self._pace = pace or HubPace()
+        self._plan = plan
         self._repository = HubRepository(plan)
         self._report = report
         self._notice = notice
@@ -145,6 +148,20 @@ class HubPublisher:
             if left_s <= pause_s:
                 raise NotPublished(_hub_last_words(fault, record, is_kept=is_kept))
         raise AssertionError("counting has no end")
+
+    def rescue(self, output: Path, roots: tuple[Path, ...], why: str) -> None:
+        """Publish the best so far of a run that failed, where the volume ends with the pod.
+
+        The run fails all the same, so whatever goes wrong here is told and nothing more.
+        """
+        if os.environ.get("PODPROOF_VOLUME_ENDS_WITH_POD") != "1":
+            return
+        try:
+            record = rescued(self._plan, output, roots, why, self._notice)
+            report_delivery(record, self._report)
+            self.publish(record)
+        except Exception as error:
+            self._tell(f"the best so far could not be saved from the pod: {error}")
 
     def _within(self, until_unix_s: float, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, or a HubFault when it fails or takes longer.

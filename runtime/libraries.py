@@ -1,7 +1,9 @@
 """The training libraries, asked to behave: no telemetry, no noise, no cores kept busy waiting."""
 
 import os
+import platform
 import warnings
+from importlib import metadata
 
 _LIBRARY_ENVIRONMENT = {
     # Torch's threads spin while they wait for each other, which on shared cores keeps them from
@@ -30,3 +32,10 @@ def prepare_training_libraries() -> None:
     # a model from a package at each save. Neither changes anything.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     warnings.filterwarnings("ignore", "Could not find a config file in package:", UserWarning)
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of Python and of what trains, by name."""
+    packages = ("torch", "transformers", "trl", "peft")
+    versions = {name: metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), **versions}

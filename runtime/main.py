@@ -3,13 +3,12 @@
 import argparse
 import contextlib
 import os
-import platform
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,10 @@ from podproof.runtime.delivery import (
     former_delivery,
     report_delivery,
 )
-from podproof.runtime.errors import BadPlan, DiskFull, PodproofError, Problem
+from podproof.runtime.errors import BadPlan, DiskFull, OutOfMemory, PodproofError, Problem
 from podproof.runtime.events import EventKind
 from podproof.runtime.failures import is_disk_full
+from podproof.runtime.libraries import library_versions
 from podproof.runtime.model_card import TrainingFacts
 from podproof.runtime.plan import Plan, Sink, plan_from_json
 from podproof.runtime.recovery import train_in_memory
@@ -52,6 +52,8 @@ EXIT_PREEMPTED = 143
 FLUSH_SECONDS = 30.0
 # Whoever sends a signal kills a few seconds later.
 FLUSH_SECONDS_STOPPED = 1.0
+# A disk that hangs holds up the save itself, soon after.
+FLUSH_SECONDS_SAVING = 1.0
 SEAL_SECONDS_STOPPED = 1.0
 
 
@@ -228,7 +230,13 @@ def _train_and_publish(run: PodRun) -> int:
     else:
         if publisher is not None and run.rank.is_first:
             publisher.check(is_fresh=not list_checkpoints(output))
-        record = _train_and_deliver(run)
+        try:
+            record = _train_and_deliver(run)
+        except (DiskFull, OutOfMemory) as error:
+            # There is no next start, and what there is may end with the pod.
+            if publisher is not None and run.rank.is_first:
+                publisher.rescue(output, run.surroundings.data_roots, str(error))
+            raise
     if not run.rank.is_first:
         return EXIT_DONE
     if record is None:
@@ -276,7 +284,7 @@ def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
         best_step=best_step,
         train_rows=len(rows.train),
         eval_rows=len(rows.eval),
-        versions=_versions(),
+        versions=library_versions(),
     )
     kind, reason = _ending_of(run, trained)
     ending = TrainingEnding(kind, reason, best_score)
@@ -302,7 +310,8 @@ def _train(
     output, report, rank = run.surroundings.output, run.reporter.report, run.rank
     deadline, sha256 = run.surroundings.deadline, plan.config_sha256
     nonfinite = plan.recovery.nonfinite
-    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline)
+    write_events = partial(run.reporter.write, FLUSH_SECONDS_SAVING)
+    safeguard = Safeguard(rank.stop, nonfinite, sealer, report, sha256, deadline, write_events)
     built = build_trainer(plan, rows, output, callback, safeguard)
     trainer = built.trainer
     trainer.add_callback(as_trainer_callback(deadline))
@@ -345,17 +354,11 @@ def _report_plan(plan: Plan, rows: Rows, reporter: Reporter) -> None:
 
 
 def _report_start(run: PodRun, trainer: Any, notices: list[str]) -> None:
-    body = {**_versions(), "device": str(trainer.args.device)}
+    body = {**library_versions(), "device": str(trainer.args.device)}
     where = {"output": str(run.surroundings.output)}
     run.reporter.report(EventKind.STARTED, body={**body, **where})
     for what in notices:
         run.notice(what)
-
-
-def _versions() -> dict[str, str]:
-    packages = ("torch", "transformers", "trl", "peft")
-    versions = {name: metadata.version(name) for name in packages}
-    return {"python": platform.python_version(), **versions}
 
 
 def _listen_for_signals(stop: StopRequest) -> None:

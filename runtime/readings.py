@@ -59,10 +59,10 @@ class Reading:
     eval_set: str = ""
 
 
-def read_log(entry: Mapping[str, Any]) -> Reading:
+def read_log(entry: Mapping[str, Any], step: object = None) -> Reading:
     """Return what one entry of a trainer's `log_history` says, or one `logs` of its on_log.
 
-    The latter has no step of its own: give it one as `{**logs, "step": state.global_step}`.
+    The latter has no step of its own: give it `state.global_step`.
 
     >>> read_log({"eval_loss": 0.5, "eval_rewards/margins": 1.5, "step": 10}).measures
     Measures(margin=1.5, accuracy=None)
@@ -72,12 +72,12 @@ def read_log(entry: Mapping[str, Any]) -> Reading:
     kind, eval_set = _log_kind(entry)
     prefix = "eval_" if kind is LogKind.EVALUATION else ""
     loss_key = f"{prefix}{eval_set}_loss" if eval_set else f"{prefix}loss"
-    step = entry.get("step", 0)
-    is_hiding = kind is LogKind.TRAIN and _hides_nonfinite(entry)
+    step = entry.get("step", 0) if step is None else step
+    is_train = kind is LogKind.TRAIN
     return Reading(
         kind,
         step if isinstance(step, int) else 0,
-        None if is_hiding else usable_loss(entry.get(loss_key)),
+        read_train_loss(entry) if is_train else usable_loss(entry.get(loss_key)),
         Measures(usable_loss(entry.get(f"{prefix}rewards/margins")), _read_accuracy(entry, prefix)),
         eval_set,
     )
@@ -90,6 +90,15 @@ def is_train_log(entry: Mapping[str, Any]) -> bool:
     has that too.
     """
     return "loss" in entry and "train_loss" not in entry
+
+
+def read_train_loss(entry: Mapping[str, Any]) -> float | None:
+    """Return the loss of a train log as its Reading has it, for those who need no more of it.
+
+    >>> read_train_loss({"loss": 0.0, "grad_norm": math.nan}) is None
+    True
+    """
+    return None if _hides_nonfinite(entry) else usable_loss(entry.get("loss"))
 
 
 def usable_loss(value: object) -> float | None:

@@ -24,6 +24,9 @@ from podproof.runtime.spool import SPOOL_LIMIT_BYTES, EventSpool, SpoolBatch, sp
 _REPORTER_AT_ONCE = float("-inf")
 _REPORTER_LOCK_S = 1.0
 
+# What waits in memory for the next look, or for the next save.
+_REPORTER_PATIENT = frozenset({EventKind.TRAIN_LOG, EventKind.EVALUATION, EventKind.NEW_BEST})
+
 # What a hook leaves on the queue: kind, time, step, epoch, body.
 _Reported = tuple[EventKind, float, int | None, float | None, Mapping[str, Any]]
 
@@ -87,8 +90,8 @@ class ReporterPace:
     After a failed post the wait doubles from `first_wait_s` to `longest_wait_s`; after a refused
     token it is `longest_wait_s`; a server's Retry-After is obeyed up to `longest_retry_after_s`.
     Posts that carry little are `pause_s` apart, and a disk that refused is tried again after
-    `file_retry_s`. A train log waits in memory for `look_s` at most, every other event wakes the
-    thread. When `waiting_limit` events wait for the disk, `train_log` events are dropped; when
+    `file_retry_s`. Logs and scores wait in memory for `look_s` at most, every other event wakes
+    the thread. When `waiting_limit` events wait for the disk, `train_log` events are dropped; when
     the file is longer than `file_bytes`, it loses some (see EventSpool.shrink).
     """
 
@@ -167,17 +170,19 @@ class Reporter:
         """Queue the event for the thread; do no I/O, take no lock, and wait for nothing.
 
         When too many events wait for the disk, `train_log` events are dropped, and a notice tells
-        how many once there is room; no other kind is dropped. After `close` everything is. The
-        body is copied, what is inside it is not.
+        how many once there is room; no other kind is dropped. After `close` everything is. A
+        dictionary is copied, what is inside it is not. Any other body is read in the thread, so
+        that one which is made when it is read costs the hook nothing.
         """
         is_train_log = kind is EventKind.TRAIN_LOG
         if self._is_closed or (is_train_log and self._is_full):
             self._count_drops(1)
             return
-        self._queue.append((kind, self._clock(), step, epoch, dict(body)))
-        # Waking costs a hook more than all the rest. A train log can wait: what a kill takes of
-        # it the resumed run logs again, and a checkpoint's own event sends it to disk before.
-        if not is_train_log:
+        kept = dict(body) if isinstance(body, dict) else body
+        self._queue.append((kind, self._clock(), step, epoch, kept))
+        # Waking costs a hook more than all the rest. Logs and scores can wait: what a kill takes of
+        # them the resumed run says again, since they are written before a checkpoint is saved.
+        if kind not in _REPORTER_PATIENT:
             self._bell.ring()
 
     def write(self, timeout_s: float) -> None:

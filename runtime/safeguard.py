@@ -8,6 +8,7 @@ was stopped at any step goes on exactly as if it had not been.
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ class EvaluationLeftError(Exception):
 class Safeguard:
     """What a safeguarded trainer is given, and what it found out.
 
+    `write_events` has the reporter write what it was told so far, and returns soon in any case.
     `stop_reason` says why the trainer ended the run by itself; `nonfinite_steps` counts steps
     whose gradients were not finite, `nonfinite_in_a_row` the latest of them.
     """
@@ -44,6 +46,7 @@ class Safeguard:
     report: Report
     config_sha256: str
     deadline: DeadlineWatch
+    write_events: Callable[[], None]
     stop_reason: str | None = None
     nonfinite_steps: int = 0
     nonfinite_in_a_row: int = 0
@@ -179,6 +182,8 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         guard, step = self.safeguard, self.state.global_step
+        # Of what a checkpoint remembers, a resumed run says nothing again: the file has it before.
+        guard.write_events()
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
         if self.args.should_save:
             guard.sealer.break_seal(folder)

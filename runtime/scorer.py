@@ -18,13 +18,13 @@ moving average of e in the place of e; `objective=reward` changes the choice at 
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from podproof.runtime.own_scorer import own_bound, own_components
 from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
 from podproof.runtime.readings import NO_MEASURES, LogKind, Measures, Reading, read_log, usable_loss
 from podproof.runtime.scores import Evaluation, Score, Scorer, ScoreState
+from podproof.runtime.values import changed
 
 SCORE_KEY = "eval_checkpoint_score"
 
@@ -45,17 +45,26 @@ def observe_log(
     # A history without steps reads as step 0 throughout, and every entry of it counts.
     if reading.step > 0 and reading.step == state.scored_step:
         return state, None
-    state = replace(state, eval_set=scored_set, scored_step=reading.step)
+    if state.eval_set is None:
+        state = changed(state, eval_set=scored_set)
     return observe_evaluation(state, reading.step, reading.loss, plan, reading.measures)
 
 
 def observe_train_loss(state: ScoreState, loss: object, plan: ScorerPlan) -> ScoreState:
     """Return the state after one logged train loss; an unusable one changes nothing."""
-    usable = usable_loss(loss)
-    if usable is None:
-        return state
-    ema = _moved(state.train_ema, usable, plan.train_ema_alpha)
-    return replace(state, train_ema=ema, last_train_loss=usable)
+    return observe_train_losses(state, (usable_loss(loss),), plan)
+
+
+def observe_train_losses(
+    state: ScoreState, losses: Iterable[float | None], plan: ScorerPlan
+) -> ScoreState:
+    """Return the state after these train losses, oldest first; None is an unusable one."""
+    ema, last, alpha = state.train_ema, state.last_train_loss, plan.train_ema_alpha
+    for loss in losses:
+        if loss is not None:
+            ema = loss if ema is None else (1 - alpha) * ema + alpha * loss
+            last = loss
+    return changed(state, train_ema=ema, last_train_loss=last)
 
 
 def observe_evaluation(
@@ -75,10 +84,9 @@ def observe_evaluation(
     >>> score.value, score.is_best
     (2.02, True)
     """
-    unusable = Score(step, math.inf, {}, is_best=False, measures=measures)
     loss = usable_loss(eval_loss)
     if loss is None:
-        return _with_score(state, unusable, plan), unusable
+        return _unusable(state, step, measures, plan)
     state = _with_evaluation(state, loss, measures, plan)
     evaluation = _evaluation(state, step, loss, plan)
     formula = SCORERS[plan.name].components(state, evaluation, plan)
@@ -86,10 +94,10 @@ def observe_evaluation(
     value = _sum_in_order(components.values())
     if not math.isfinite(value):
         # Losses near the largest float add up to infinity, and a formula of the user's may say NaN.
-        return _with_score(state, unusable, plan), unusable
+        return _unusable(state, step, measures, plan)
     is_best = value < state.best_score and step > 0
     score = Score(step, value, components, is_best, evaluation.loss, measures)
-    return _with_trajectory(_with_score(state, score, plan), evaluation.loss), score
+    return _with_score(state, score, plan), score
 
 
 def replay_scores(
@@ -200,7 +208,7 @@ def _with_evaluation(
     state: ScoreState, loss: float, measures: Measures, plan: ScorerPlan
 ) -> ScoreState:
     before = state.measures
-    return replace(
+    return changed(
         state,
         scale=abs(loss) if state.scale is None else state.scale,
         loss_ema=_moved(state.loss_ema, loss, plan.eval_ema_alpha),
@@ -219,23 +227,33 @@ def _evaluation(state: ScoreState, step: int, loss: float, plan: ScorerPlan) -> 
     )
 
 
+def _unusable(
+    state: ScoreState, step: int, measures: Measures, plan: ScorerPlan
+) -> tuple[ScoreState, Score]:
+    score = Score(step, math.inf, {}, is_best=False, measures=measures)
+    return _with_score(state, score, plan), score
+
+
 def _with_score(state: ScoreState, score: Score, plan: ScorerPlan) -> ScoreState:
-    """Return the state with the best so far, and how many evaluations ago that was."""
+    """Return the state with the best so far, how many evaluations ago that was, and the loss."""
     # As in transformers' EarlyStoppingCallback: the margin is asked against the best so far, and
     # the first evaluation starts the count, whatever came of it.
     improved = state.best_score - score.value > plan.early_stopping.min_delta
     since_best = 0 if improved else state.since_best + 1
-    if not score.is_best:
-        return replace(state, since_best=since_best)
-    return replace(state, since_best=since_best, best_score=score.value, best_step=score.step)
+    news: dict[str, Any] = {"scored_step": score.step, "since_best": since_best}
+    if score.is_best:
+        news |= {"best_score": score.value, "best_step": score.step}
+    if score.loss is not None:
+        news |= {"previous_eval_loss": score.loss, "not_improving": _not_improving(state, score)}
+    return changed(state, **news)
 
 
-def _with_trajectory(state: ScoreState, loss: float) -> ScoreState:
-    previous = state.previous_eval_loss
-    if previous is None:
-        return replace(state, previous_eval_loss=loss)
-    counter = 0 if loss < previous else state.not_improving + 1
-    return replace(state, previous_eval_loss=loss, not_improving=counter)
+def _not_improving(state: ScoreState, score: Score) -> int:
+    """Return seed_v1's counter after a usable evaluation."""
+    previous, loss = state.previous_eval_loss, score.loss
+    if previous is None or loss is None:
+        return state.not_improving
+    return 0 if loss < previous else state.not_improving + 1
 
 
 def _moved(average: float | None, value: float, alpha: float) -> float:

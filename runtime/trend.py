@@ -7,11 +7,13 @@ same run with its losses doubled gets the same word.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median, median_low
 
 from podproof.runtime.plan import TrendPlan
+from podproof.runtime.values import changed
 
 # The usual window, 20 logged losses (TrendPlan): the rise of the line over 20 points is known to
 # about 0.8 of the scatter of one loss, over 10 points to 1.1; a longer window answers later.
@@ -86,18 +88,38 @@ def trend_of(plan: TrendPlan) -> LossTrend:
     return LossTrend(window=plan.window, is_counting=is_counting)
 
 
-def observe_loss(trend: LossTrend, loss: float) -> LossTrend:
+def observe_loss(trend: LossTrend, loss: float | None) -> LossTrend:
     """Return the trend with one more logged loss; NaN and infinities are counted, not kept."""
-    if math.isfinite(loss):
-        kept = (*trend.losses, loss)[-trend.window :]
-        trend = replace(trend, losses=kept, is_newest_finite=True)
-    else:
-        count = trend.nonfinite_count + 1
-        trend = replace(trend, is_newest_finite=False, nonfinite_count=count)
+    trend = _with_losses(trend, (loss,))
     if not trend.is_counting:
         return trend
     word = describe_trend(trend)
-    return replace(trend, word=word, in_a_row=trend.in_a_row + 1 if word is trend.word else 1)
+    return changed(trend, word=word, in_a_row=trend.in_a_row + 1 if word is trend.word else 1)
+
+
+def observe_losses(trend: LossTrend, losses: Sequence[float | None]) -> LossTrend:
+    """Return the trend with these logged losses, oldest first; at once where none is described.
+
+    None is a loss that was no number: as bad a sign as NaN.
+    """
+    if not trend.is_counting:
+        return _with_losses(trend, losses)
+    for loss in losses:
+        trend = observe_loss(trend, loss)
+    return trend
+
+
+def _with_losses(trend: LossTrend, losses: Sequence[float | None]) -> LossTrend:
+    kept, is_finite, count = [*trend.losses], trend.is_newest_finite, trend.nonfinite_count
+    for loss in losses:
+        is_finite = False
+        if loss is not None and math.isfinite(loss):
+            is_finite = True
+            kept.append(loss)
+        else:
+            count += 1
+    newest = tuple(kept[-trend.window :])
+    return changed(trend, losses=newest, is_newest_finite=is_finite, nonfinite_count=count)
 
 
 def is_trend_over(trend: LossTrend, word: TrendWord, logs: int | None) -> bool:

@@ -129,8 +129,8 @@ TAMPERED: dict[str, tuple[str, str, str, ScorerPlan]] = {
     "a tie goes to the later": ("consistent", IS_BEST, IS_BEST.replace("<", "<="), ROBUST),
     "the best is compared by another number": (
         "consistent",
-        "best_score=score.value",
-        "best_score=score.value - 0.1",
+        '"best_score": score.value',
+        '"best_score": score.value - 0.1',
         ROBUST,
     ),
     "a run ends with another than the best": (

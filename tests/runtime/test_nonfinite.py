@@ -172,7 +172,7 @@ def orpo_trainer(plan: Plan, folder: Path, report: Callable[..., None]) -> Any:
     stop = StopRequest()
     sealer, deadline = CheckpointSealer(report), DeadlineWatch({}, plan.publish.to)
     safeguard = Safeguard(
-        stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256, deadline
+        stop, plan.recovery.nonfinite, sealer, report, plan.config_sha256, deadline, lambda: None
     )
     parted = Rows(tuple(rows[:24]), tuple(rows[24:]), RowFormat.PREFERENCE)
     callback = PodCallback(plan.scorer, report, stop)

@@ -143,11 +143,15 @@ def no_report(kind: EventKind, **_event: Any) -> None:
     """Hear nothing: what a safeguard reports is not looked at here."""
 
 
+def no_writing() -> None:
+    """Write nothing: nothing is reported."""
+
+
 def built_from(plan: Plan, rows: Rows, folder: Path, hooks: object | None = None) -> BuiltTrainer:
     sealer = CheckpointSealer(no_report)
     deadline = DeadlineWatch({}, plan.publish.to)
     safeguard = Safeguard(
-        StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256, deadline
+        StopRequest(), NonfinitePlan(), sealer, no_report, plan.config_sha256, deadline, no_writing
     )
     return build_trainer(plan, rows, folder, hooks or ScoringHooks(), safeguard)
 
