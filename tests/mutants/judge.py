@@ -98,7 +98,7 @@ def _questions(code: Any, plan: Any, module: str | None) -> Iterator[Callable[[]
     def dry_runs() -> Iterator[str]:
         return (problem.where for problem in failed_dry_runs(code, plan))
 
-    if module in {"hooks", "callback"}:
+    if module in {"hooks", "callback", "evaluation_body"}:
         yield from (streams, dry_runs)
         return
     yield from (law("documented"), streams, dry_runs)
