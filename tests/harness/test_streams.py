@@ -58,8 +58,8 @@ def test_a_sound_callback_survives_every_stream(overrides: tuple[str, ...]) -> N
 # What is changed in the script, by what, and the invariant that must be broken.
 TAMPERED: dict[str, tuple[str, str, str]] = {
     "a hook fails on NaN": (
-        "            self._unread.append(dict(logs))\n",
-        "            self._unread.append(dict(logs, whole=int(logs['loss'] * 1000)))\n",
+        "            self._unread.append(kept)\n",
+        "            self._unread.append(dict(kept, whole=int(logs['loss'] * 1000)))\n",
         "counted",
     ),
     "a hook needs a key that may be missing": (
@@ -103,8 +103,8 @@ TAMPERED: dict[str, tuple[str, str, str]] = {
         "scored",
     ),
     "the log is changed": (
-        "            self._unread.append(dict(logs))\n",
-        "            self._unread.append(dict(logs))\n            logs['loss'] = 0.0\n",
+        "            self._unread.append(kept)\n",
+        "            self._unread.append(kept)\n            logs['loss'] = 0.0\n",
         "left_alone",
     ),
     "every rank tells": (
