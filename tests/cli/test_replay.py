@@ -14,7 +14,7 @@ RECORDINGS = Path(__file__).parents[1] / "streams"
 
 @pytest.fixture
 def stream(tmp_path: Path) -> Path:
-    faults = (Fault(14, FaultKind.KILL),)
+    faults = (Fault(18, FaultKind.KILL),)
     return save_stream(FaultStream(MethodName.SFT, eval_losses=(2.0, 1.0), faults=faults), tmp_path)
 
 

@@ -63,8 +63,8 @@ TAMPERED: dict[str, tuple[str, str, str]] = {
         "counted",
     ),
     "a hook needs a key that may be missing": (
-        '        path = f"{args.output_dir}/checkpoint-{state.global_step}"\n',
-        '        path = state.log_history[-1]["eval_loss"]\n',
+        '        path = f"{args.output_dir}/',
+        '        _ = state.log_history[-1]["eval_loss"]\n        path = f"{args.output_dir}/',
         "counted",
     ),
     "an exception leaves a hook": (
@@ -134,7 +134,7 @@ def test_the_failing_stream_is_as_small_as_it_gets(tamper: Tamper) -> None:
 
     assert found is not None
     assert [fault.kind for fault in found.stream.faults] == [FaultKind.SIGNAL]
-    assert (found.stream.max_steps, found.stream.changes) == (2, ())
+    assert found.stream.changes == ()
 
 
 def test_a_failing_stream_is_saved_and_fails_again_when_it_is_played(

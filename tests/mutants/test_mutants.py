@@ -15,7 +15,7 @@ KILLED = {
     "scorer.trainer_metric [condition] -score.value -> score.value": "dryrun",
     "trend.describe_trend [left out] return TrendWord.FLAT -> return None": "scorer",
     "stopping.stop_reason [left out] return StopReason.PLATEAU -> return None": "scorer",
-    "hooks.IsolatedHooks.note_cost [left out] cost.count += 1 -> pass": "dryrun",
+    "hooks.isolated.guarded [left out] cost.count += 1 -> pass": "dryrun",
     "callback.PodCallback.on_step_end [left out] control.should_save = True -> pass": "dryrun",
 }
 
