@@ -1,5 +1,6 @@
 """A scorer's code held against what is documented of it, on logs of any kind."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from hypothesis import given, strategies as st
 from podproof.harness.asking import attack
 from podproof.harness.drawn import HOSTILE, SHARE, USUAL, Log, Subject
 from podproof.harness.expected import (
+    ExpectedScore,
     Line,
     Scored,
     best_of,
@@ -38,7 +40,7 @@ NEIGHBOURS: tuple[Mapping[str, Any], ...] = (
     {"name": "robust", "objective": "accuracy", "accuracy_weight": 0.75},
     {"name": "robust", "redrawn_eval": True, "eval_ema_alpha": 0.25},
     {"name": "eval_loss", "trend": {"window": 6, "stop_on_divergence": 1}},
-    {"name": "eval_loss", "trend": {"window": 7, "stop_on_plateau": 2}},
+    {"name": "eval_loss", "trend": {"window": 7, "stop_on_plateau": 3}},
     {
         "name": "eval_loss",
         "early_stopping": {"patience": 1},
@@ -95,14 +97,17 @@ def documented(subject: Subject, examples: int) -> None:
     """Ask that logs are read, scored, called by a word, and ended for as documented."""
     vectors = subject.code.failed_vectors()
     assert not vectors, f"known scores: {vectors[0]}"
-    for losses, word in _known_words(subject.plan.trend.window):
-        found = _word(subject.code, losses)
-        assert found == word, f"train losses {losses} are called {found}, not {word}"
+    words = _known_words(subject.plan.trend.window)
+    called = [(losses, _word(subject.code, losses), word) for losses, word in words]
+    wrong = [(losses, found, word) for losses, found, word in called if found != word]
+    assert not wrong, "train losses {} are called {}, not {}".format(*wrong[0])
     subjects = [subject.neighbour(fields) for fields in NEIGHBOURS]
     original = subject.neighbour({"name": "seed_v1"})
     for asked in (*subjects, original):
         bound, expected = subject.code.score_bound(asked.own_plan), expected_bound(asked.plan)
         assert expected in {bound, None}, f"bound {bound} is stated, not {expected}"
+    soft = [type(value).__name__ for value in _values_of(subject) if not _is_frozen(value)]
+    assert not soft, f"{', '.join(soft)} can be changed after it was made"
     for log, plan in _known_logs():
         for difference in _differences(subjects[plan], log):
             raise AssertionError(f"{difference}, of {log}, with {NEIGHBOURS[plan]}")
@@ -119,6 +124,23 @@ def documented(subject: Subject, examples: int) -> None:
     check()
 
 
+def _values_of(subject: Subject) -> Iterator[Any]:
+    """Yield what the fold passes on; could it be changed, a later log might change a score."""
+    code, plan = subject.code, subject.own_plan
+    reading = code.read_log({"eval_loss": 1.0, "step": 1})
+    yield from (reading, code.trend_of(plan.trend))
+    yield from code.observe_log(code.ScoreState(), reading, plan)
+
+
+def _is_frozen(value: Any) -> bool:
+    name = dataclasses.fields(value)[0].name
+    try:
+        setattr(value, name, getattr(value, name))
+    except dataclasses.FrozenInstanceError:
+        return True
+    return False
+
+
 def _known_words(window: int) -> Iterator[tuple[Sequence[float], str]]:
     yield from KNOWN_WORDS
     graded = [(losses, expected_word(losses, window)) for losses in graded_losses()]
@@ -133,6 +155,9 @@ def _known_logs() -> Iterator[tuple[Log, int]]:
         yield from (([{"loss": loss} for loss in longer], plan) for plan in stopping)
     for sign in ("grad_norm", "entropy", "nll_loss", "nonfinite_microbatches"):
         yield [{"loss": 1.0, sign: math.inf}, {"loss": 1.0, sign: 0.0}, {"loss": 1.0, sign: 1}], 1
+    yield [{"epoch": 1.0}, {"loss": 1.0, "step": "x"}, {"eval_loss": 1.0, "step": 2.5}], 0
+    for share in (1.5, -0.5, 1.0, 0.0):
+        yield [{"eval_loss": 1.0, "eval_mean_token_accuracy": share}], 5
     margins = enumerate([0.0, 0.5, -0.5, 0.0], 1)
     reward = [{"eval_loss": 1.0, "eval_rewards/margins": at, "step": step} for step, at in margins]
     yield from ((reward[first:], 4) for first in range(len(reward)))
@@ -211,11 +236,17 @@ def _misscored(
     expected = expected_score(lines, plan)
     if not expected.allows(score.value):
         yield f"score {score}, expected {expected}"
-    if math.isfinite(score.value) and sum(score.components.values()) != score.value:
-        yield f"components of {score} do not add up to it"
+    yield from _miscomposed(score, expected) if math.isfinite(score.value) else ()
     best, before = best_of(scores), best_of(scores[:-1])
     if state.best_step != (best and best[0]) or score.is_best != (best != before):
         yield f"step {state.best_step} is called best of {scores}"
     waited = since_best(scores, plan.early_stopping.min_delta)
     if state.since_best != waited:
         yield f"{state.since_best} evaluations since the best of {scores}, not {waited}"
+
+
+def _miscomposed(score: Any, expected: ExpectedScore) -> Iterator[str]:
+    if sum(score.components.values()) != score.value:
+        yield f"components of {score} do not add up to it"
+    if expected.terms is not None and score.components.keys() != expected.terms.keys():
+        yield f"components of {score} are not called {', '.join(expected.terms)}"

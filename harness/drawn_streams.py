@@ -65,8 +65,18 @@ def known_streams(method: MethodName) -> Iterator[FaultStream]:
     wild = {"trend": {"window": 6, "stop_on_divergence": 2}}
     losses = (*[1.0] * 6, 9.0)
     yield FaultStream(method, max_steps=9, eval_steps=9, train_losses=losses, scorer=wild)
+    reward = {"objective": "reward", "reward_tolerance": 0.25}
+    pairs = FaultStream(MethodName.DPO, eval_steps=1, eval_losses=(1.0, 1.125), scorer=reward)
+    yield replace(pairs, margins=(0.0, 1.0))
+    yield FaultStream(method, eval_steps=4, faults=(Fault(2, FaultKind.SIGNAL),))
+    for event in range(8, 16):
+        faults = (Fault(0, FaultKind.SIGNAL), Fault(event, FaultKind.KILL))
+        yield FaultStream(method, max_steps=2, eval_on_start=True, faults=faults)
     early = {"early_stopping": {"patience": 1}}
-    rising = FaultStream(method, max_steps=3, eval_steps=1, eval_losses=(1.0, 2.0))
+    falling, rising_again = (2.0, 1.5, 1.0), (1.0, 2.0)
+    rising = FaultStream(
+        method, max_steps=3, eval_steps=1, train_losses=falling, eval_losses=rising_again
+    )
     for event in range(_SWEPT_EVENTS):
         for kind in FaultKind:
             # The second one finds what the first left behind.

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from hypothesis import given
 
@@ -26,7 +26,19 @@ from podproof.harness.streams import FaultStream, play, save_stream
 from podproof.harness.witness import Seen, Violation
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import number_or_none, strict_json
-from podproof.runtime.plan import MethodName, Plan, plan_to_json
+from podproof.runtime.plan import MethodName, ScorerPlan
+
+
+class Scripted(Protocol):
+    """The two things of a plan that a dry run depends on."""
+
+    @property
+    def scorer(self) -> ScorerPlan:
+        """Return the scorer's section."""
+
+    @property
+    def method(self) -> MethodName:
+        """Return the method, whose keys the trainer logs."""
 
 
 def scenarios(method: MethodName) -> tuple[Scenario, ...]:
@@ -63,7 +75,7 @@ def scenarios(method: MethodName) -> tuple[Scenario, ...]:
 _WAY_OUT = "mend the formula or choose scorer=robust; a fault of podproof's own: please report it"
 
 
-def failed_dry_runs(code: Any, plan: Plan) -> tuple[Problem, ...]:
+def failed_dry_runs(code: Any, plan: Scripted) -> tuple[Problem, ...]:
     """Return a problem for each scenario that the embedded callback does not survive rightly."""
     return tuple(
         Problem(f"dryrun.{scenario.name}", what, _WAY_OUT)
@@ -82,7 +94,7 @@ class FailingStream:
     violation: Violation
 
 
-def failing_stream(code: Any, plan: Plan, examples: int) -> FailingStream | None:
+def failing_stream(code: Any, plan: Scripted, examples: int) -> FailingStream | None:
     """Return the smallest stream with faults that the embedded callback fails; None: it fails none.
 
     Raise OverBudgetError when the time is over before every example was played.
@@ -149,7 +161,7 @@ def in_short(stream: FaultStream) -> str:
     return ", ".join([stream.method.value, *named])
 
 
-def _complaints(code: Any, plan: Plan, scenario: Scenario) -> Iterator[str]:
+def _complaints(code: Any, plan: Scripted, scenario: Scenario) -> Iterator[str]:
     run = _DryRun(code, plan)
     try:
         ended = SimulatedTrainer(scenario, run.callback).train()
@@ -162,7 +174,9 @@ def _complaints(code: Any, plan: Plan, scenario: Scenario) -> Iterator[str]:
             yield f"chose step {ended.state.best_global_step}, but {what} {other.best_global_step}"
 
 
-def _other_ways(code: Any, plan: Plan, scenario: Scenario) -> Iterator[tuple[str, TrainerState]]:
+def _other_ways(
+    code: Any, plan: Scripted, scenario: Scenario
+) -> Iterator[tuple[str, TrainerState]]:
     """Yield final states that must be those of the undisturbed run, with how they came about."""
     half = scenario.eval_steps * max(1, scenario.max_steps // (2 * scenario.eval_steps))
     first, again = _DryRun(code, plan).callback, _DryRun(code, plan).callback
@@ -188,9 +202,9 @@ def _chosen(state: TrainerState) -> tuple[int | None, float | None]:
 class _DryRun:
     """One embedded callback with a recorder in place of the reporter."""
 
-    def __init__(self, code: Any, plan: Plan) -> None:
+    def __init__(self, code: Any, plan: Scripted) -> None:
         self.events: list[tuple[str, int | None, dict[str, Any]]] = []
-        section = code.plan_from_json(plan_to_json(plan)).scorer
+        section = subject_of(code, plan.scorer).own_plan
         self.callback = code.PodCallback(section, self._record, code.StopRequest())
 
     def _record(

@@ -12,12 +12,9 @@ from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript
 from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
-from podproof.harness.asking import HOW, OverBudgetError, asked_within
 from podproof.harness.data import data_answer
-from podproof.harness.dryrun import failed_dry_runs, failing_stream, scenarios, stream_problem
-from podproof.harness.embedded import embedded
 from podproof.harness.memory import memory_answer
-from podproof.harness.properties import PROPERTIES, broken_properties
+from podproof.harness.proofs import dryrun_answer, scorer_answer
 from podproof.harness.regression import regression_answer
 from podproof.harness.size import size_answer
 from podproof.harness.smoke import smoke_answer
@@ -32,11 +29,6 @@ from podproof.harness.verdict import (
     warmed,
 )
 from podproof.runtime.errors import PodproofError, Problem
-
-# Examples of each property, and streams with faults: each gate takes about a second, of the 3 s
-# the fast gates may take in all.
-EXAMPLES = 60
-STREAMS = 100
 
 Problems = tuple[Problem, ...]
 Answer = tuple[str, Problems] | tuple[str, Problems, Mapping[str, Any]]
@@ -64,47 +56,14 @@ def _artefact(script: PodScript, _surroundings: Surroundings) -> Answer:
     return f"{made_of}, sha256 {script.sha256[:12]}", artefact_problems(script)
 
 
-def _scorer(script: PodScript, surroundings: Surroundings) -> Answer:
-    plan = script.run.plan.scorer
-    asked = f"{len(PROPERTIES)} properties, {EXAMPLES} examples each, {HOW}"
-    try:
-        with embedded(script.text) as code, asked_within(surroundings.budget_s):
-            problems = broken_properties(code, plan, EXAMPLES)
-    except OverBudgetError:
-        problems = (_too_slow("scorer", surroundings),)
-    return f"{plan.name.value} for {plan.objective.value}: {asked}", problems
-
-
-def _dryrun(script: PodScript, surroundings: Surroundings) -> Answer:
-    plan = script.run.plan
-    asked = f"{len(scenarios(plan.method))} simulated {plan.method.value} runs, each restarted"
-    asked = f"{asked}; {STREAMS} streams with faults, {HOW}"
-    try:
-        with embedded(script.text) as code, asked_within(surroundings.budget_s):
-            problems = failed_dry_runs(code, plan)
-            failing = failing_stream(code, plan, STREAMS)
-    except OverBudgetError:
-        return asked, (_too_slow("dryrun", surroundings),)
-    drawn = () if failing is None else (stream_problem(failing, surroundings.home),)
-    return asked, (*problems, *drawn)
-
-
-def _too_slow(gate: str, surroundings: Surroundings) -> Problem:
-    return Problem(
-        f"{gate}.budget",
-        f"{surroundings.budget_s:g} s of processor time were not enough for all examples",
-        f"if it hangs, mend the formula; on a slow machine say so in gates.skip.{gate}='...'",
-    )
-
-
 GATES: tuple[Gate, ...] = (
     Gate("artefact", Level.STATIC, _artefact),
     Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
     Gate("memory", Level.STATIC, memory_answer),
-    Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
-    Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
+    Gate("scorer", Level.FAST, scorer_answer, needs_sound_script=True),
+    Gate("dryrun", Level.FAST, dryrun_answer, needs_sound_script=True),
     Gate("regression", Level.FAST, regression_answer, needs_sound_script=True),
     Gate("trainer", Level.FULL, trainer_answer, needs_sound_script=True, after=("api",)),
     Gate(

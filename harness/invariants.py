@@ -86,7 +86,7 @@ class Process:
     def broken_at_end(self) -> Iterator[tuple[str, str]]:
         """Yield what the callback remembers otherwise than it was told, when its process ends."""
         # Either may be asked first, and must have caught up by itself.
-        trend = self.callback.trend if len(self.lines) % 2 else None
+        trend = self.callback.trend if self.calls["on_step_end"] % 2 else None
         remembered, best = self.callback.scores, best_of(self.scores)
         trend = trend or self.callback.trend
         if (remembered.best_step, remembered.best_score) != (best or (None, math.inf)):

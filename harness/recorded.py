@@ -72,6 +72,8 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 def _lines(text: str, path: Path) -> Iterator[dict[str, Any]]:
     lines = [(at, line) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not lines:
+        raise BadStream(Problem(str(path), "is empty", WHAT_IS_READ))
     for at, line in lines:
         try:
             yield _object(json.loads(line), f"{path}:{at}")

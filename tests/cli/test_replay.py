@@ -14,7 +14,7 @@ RECORDINGS = Path(__file__).parents[1] / "streams"
 
 @pytest.fixture
 def stream(tmp_path: Path) -> Path:
-    faults = (Fault(14, FaultKind.KILL),)
+    faults = (Fault(18, FaultKind.KILL),)
     return save_stream(FaultStream(MethodName.SFT, eval_losses=(2.0, 1.0), faults=faults), tmp_path)
 
 
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_saved_stream_is_played_to_the_experiment_of_its_method(
     stream: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["replay", str(stream), "--json"])
+    code = main(["replay", str(stream), "scorer=eval_loss", "--json"])
 
     document = json.loads(capsys.readouterr().out)
     assert (code, document["is_clean"], document["name"]) == (0, True, "tiny-sft")
@@ -75,7 +75,7 @@ def test_a_script_with_a_slip_is_exit_1_and_the_invariant_is_named(
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ("", "not JSON"),
+        ("", "is empty"),
         ("[]", "must be an object"),
         ('{"loss": 1.0}', "has no header"),
         ('{"podproof_stream": {"method": "sft"}}', "missing field"),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from podproof.harness.asking import HOW, OverBudgetError, asked_within, attack
-from podproof.harness.gates import EXAMPLES, STREAMS, clear
+from podproof.harness.gates import clear
+from podproof.harness.proofs import EXAMPLES, STREAMS
 from podproof.harness.verdict import Outcome, Refused, Surroundings
 from tests.harness.conftest import ROOTS, Tamper, script_of
 

@@ -4,7 +4,7 @@ import pytest
 
 from podproof.compiler.ir import PodScript
 from podproof.harness.embedded import embedded
-from podproof.harness.gates import EXAMPLES
+from podproof.harness.proofs import EXAMPLES
 from podproof.harness.properties import PROPERTIES, broken_properties
 from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
 from tests.harness.conftest import Tamper

@@ -12,7 +12,7 @@ from podproof.harness.drawn import subject_of
 from podproof.harness.dryrun import FailingStream, failing_stream, stream_problem
 from podproof.harness.embedded import embedded
 from podproof.harness.errors import BadStream
-from podproof.harness.gates import STREAMS
+from podproof.harness.proofs import STREAMS
 from podproof.harness.streams import (
     STREAM_KEY,
     Change,
@@ -58,13 +58,13 @@ def test_a_sound_callback_survives_every_stream(overrides: tuple[str, ...]) -> N
 # What is changed in the script, by what, and the invariant that must be broken.
 TAMPERED: dict[str, tuple[str, str, str]] = {
     "a hook fails on NaN": (
-        "            self._unread.append(dict(logs))\n",
-        "            self._unread.append(dict(logs, whole=int(logs['loss'] * 1000)))\n",
+        "            self._unread.append(kept)\n",
+        "            self._unread.append(dict(kept, whole=int(logs['loss'] * 1000)))\n",
         "counted",
     ),
     "a hook needs a key that may be missing": (
-        '        path = f"{args.output_dir}/checkpoint-{state.global_step}"\n',
-        '        path = state.log_history[-1]["eval_loss"]\n',
+        '        path = f"{args.output_dir}/',
+        '        _ = state.log_history[-1]["eval_loss"]\n        path = f"{args.output_dir}/',
         "counted",
     ),
     "an exception leaves a hook": (
@@ -103,8 +103,8 @@ TAMPERED: dict[str, tuple[str, str, str]] = {
         "scored",
     ),
     "the log is changed": (
-        "            self._unread.append(dict(logs))\n",
-        "            self._unread.append(dict(logs))\n            logs['loss'] = 0.0\n",
+        "            self._unread.append(kept)\n",
+        "            self._unread.append(kept)\n            logs['loss'] = 0.0\n",
         "left_alone",
     ),
     "every rank tells": (
@@ -134,7 +134,7 @@ def test_the_failing_stream_is_as_small_as_it_gets(tamper: Tamper) -> None:
 
     assert found is not None
     assert [fault.kind for fault in found.stream.faults] == [FaultKind.SIGNAL]
-    assert (found.stream.max_steps, found.stream.changes) == (2, ())
+    assert found.stream.changes == ()
 
 
 def test_a_failing_stream_is_saved_and_fails_again_when_it_is_played(

@@ -9,7 +9,7 @@ from typing import Any
 
 from podproof.harness.asking import OverBudgetError, asked_within
 from podproof.harness.dryrun import failed_dry_runs, failing_stream
-from podproof.harness.gates import EXAMPLES, STREAMS
+from podproof.harness.proofs import EXAMPLES, STREAMS
 from podproof.harness.properties import PROPERTIES, broken_properties
 from tests.mutants.operators import Mutant
 from tests.mutants.scripts import MutableScript, mutable
@@ -98,7 +98,7 @@ def _questions(code: Any, plan: Any, module: str | None) -> Iterator[Callable[[]
     def dry_runs() -> Iterator[str]:
         return (problem.where for problem in failed_dry_runs(code, plan))
 
-    if module in {"hooks", "callback"}:
+    if module in {"hooks", "callback", "evaluation_body"}:
         yield from (streams, dry_runs)
         return
     yield from (law("documented"), streams, dry_runs)

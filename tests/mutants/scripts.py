@@ -17,7 +17,16 @@ from podproof.harness.embedded import EMBEDDED_NAME
 from tests.harness.conftest import script_of
 from tests.mutants.operators import Mutant, mutants_of
 
-MODULES = ("readings", "scores", "scorer", "trend", "stopping", "hooks", "callback")
+MODULES = (
+    "readings",
+    "scores",
+    "scorer",
+    "trend",
+    "stopping",
+    "hooks",
+    "callback",
+    "evaluation_body",
+)
 
 
 @dataclass(frozen=True)

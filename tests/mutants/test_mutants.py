@@ -12,10 +12,10 @@ from tests.mutants.operators import mutants_of
 KILLED = {
     "readings.usable_loss [left out] number = float(value) -> pass": "scorer",
     "scores.ScoreState [constant] 1 -> 0": "scorer",
-    "scorer.trainer_metric [condition] -score.value -> score.value": "scorer",
+    "scorer.trainer_metric [condition] -score.value -> score.value": "dryrun",
     "trend.describe_trend [left out] return TrendWord.FLAT -> return None": "scorer",
     "stopping.stop_reason [left out] return StopReason.PLATEAU -> return None": "scorer",
-    "hooks.IsolatedHooks.note_cost [left out] cost.count += 1 -> pass": "dryrun",
+    "hooks.isolated.guarded [left out] cost.count += 1 -> pass": "dryrun",
     "callback.PodCallback.on_step_end [left out] control.should_save = True -> pass": "dryrun",
 }
 
