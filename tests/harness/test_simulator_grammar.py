@@ -106,4 +106,4 @@ def test_a_rule_that_is_broken_is_told_with_the_event() -> None:
 
     found = violations(events[:at] + events[at + 1 :])
 
-    assert f"event {at} (on_step_begin): a train log was asked for" in found
+    assert found == (f"event {at} (on_step_begin): log_history grew by 1",)
