@@ -61,11 +61,13 @@ def broken_rules(events: Sequence[StreamEvent]) -> Iterator[tuple[int, str]]:
         _remember(after, seen)
 
 
-def _steps_and_epochs(before: StreamEvent, after: StreamEvent, _: _Seen) -> Broken:
+def _steps_and_epochs(before: StreamEvent, after: StreamEvent, seen: _Seen) -> Broken:
     is_update = after.letter == "S"
     if after.step - before.step != is_update:
         yield f"step {before.step} -> {after.step}"
-    if (after.epoch > before.epoch) if not is_update else (after.epoch <= before.epoch):
+    # A resumed run counts its epochs by its steps, and some epoch may have ended early.
+    is_recounted = is_update and seen.is_resumed and seen.epochs_begun == 1
+    if not is_recounted and (after.epoch > before.epoch) != is_update:
         yield f"epoch {before.epoch} -> {after.epoch}"
     if is_update and after.step >= after.max_steps and not after.flag("should_training_stop"):
         yield f"no stop at step {after.step} of {after.max_steps}"

@@ -244,6 +244,15 @@ def test_a_hook_that_returns_another_control_is_obeyed() -> None:
     assert letters(stream_of(run(), Replacing())) == "IBEspoSeFT"
 
 
+def test_a_trainer_that_was_stopped_trains_again() -> None:
+    trainer = SimulatedTrainer(run(), Interferer("on_step_end", 0, "should_training_stop"))
+
+    stopped = trainer.train().state.global_step
+    again = trainer.train().state.global_step
+
+    assert (stopped, again) == (1, 6)
+
+
 def test_a_killed_run_stops_dead_after_its_step() -> None:
     recorder = Recorder()
 

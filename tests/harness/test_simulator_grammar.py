@@ -10,7 +10,14 @@ from podproof.harness.recording import Recording, read_recording
 from podproof.harness.simulator import Scenario, SimulatedTrainer
 from podproof.harness.stream_events import StreamEvent, differing
 from podproof.harness.stream_grammar import violations
-from tests.harness.drawn_runs import Interferer, Recorder, interferers, scenarios, stream_of
+from tests.harness.drawn_runs import (
+    Callbacks,
+    Interferer,
+    Recorder,
+    interferers,
+    scenarios,
+    stream_of,
+)
 
 STREAMS = sorted((Path(__file__).parents[1] / "streams").glob("*.jsonl.gz"))
 # One of each kind: whole, epochs, several sets, resumed, cut short, stopped, begun again.
@@ -66,9 +73,15 @@ def test_what_the_simulator_fires_passes_whatever_the_schedule_and_whoever_inter
     assert violations(stream_of(scenario, *interference)) == ()
 
 
-@given(scenario=scenarios(), cut=st.integers(1, 12))
-def test_what_a_resumed_run_fires_passes_wherever_it_was_cut(scenario: Scenario, cut: int) -> None:
-    killed = SimulatedTrainer(scenario, object()).train(until_step=cut)
+@given(
+    scenario=scenarios(),
+    cut=st.integers(1, 12),
+    interference=st.lists(interferers(), max_size=2),
+)
+def test_what_a_resumed_run_fires_passes_wherever_it_was_cut(
+    scenario: Scenario, cut: int, interference: list[Interferer]
+) -> None:
+    killed = SimulatedTrainer(scenario, Callbacks(interference)).train(until_step=cut)
     recorder = Recorder()
 
     SimulatedTrainer(scenario, recorder, state=killed.state).train()
