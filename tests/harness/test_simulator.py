@@ -160,6 +160,14 @@ def test_rotation_never_deletes_the_newest_or_the_best(
     assert len(folder.steps) <= max(limit, 2)
 
 
+def test_a_best_checkpoint_that_lies_elsewhere_still_counts_against_the_limit() -> None:
+    folder = CheckpointFolder("/out", [1, 2, 3])
+
+    folder.rotate(1, "/elsewhere/checkpoint-9")
+
+    assert folder.steps == (2, 3)
+
+
 # Who interferes.
 
 
@@ -349,6 +357,14 @@ def test_a_resumed_run_keeps_the_steps_of_its_checkpoint() -> None:
     SimulatedTrainer(changed, recorder, state=killed.state).train()
 
     assert steps_of("V", recorder.events) == steps_of("L", recorder.events) == [4, 6]
+
+
+def test_a_resumed_run_ends_where_the_new_arguments_say() -> None:
+    killed = SimulatedTrainer(run(), object()).train(until_step=2)
+
+    longer = SimulatedTrainer(run(max_steps=8), object(), state=killed.state).train()
+
+    assert longer.state.global_step == longer.state.max_steps == 8
 
 
 def test_a_best_checkpoint_that_is_gone_is_forgotten_on_resuming() -> None:
