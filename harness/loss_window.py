@@ -24,7 +24,7 @@ class LossWindow:
         self._sum = 0.0
         self._total = 0.0
 
-    def add(self, loss: float | None, *, step: int) -> None:
+    def add(self, loss: float | None, step: int) -> None:
         """Count a micro-batch and its loss, divided by the micro-batches of its update if known."""
         self.is_training_mode = self._has_metrics = True
         if loss is None:
@@ -46,7 +46,7 @@ class LossWindow:
     def take_metrics(self) -> None:
         """Begin a log; `has_train_metrics` tells whether the metrics of training are in it."""
         self.has_train_metrics = self._has_metrics and self.is_training_mode
-        self._has_metrics = self._has_metrics and not self.is_training_mode
+        self._has_metrics = False
 
     def train_loss(self, step: int) -> float | None:
         """Return the mean loss of all steps of this run if known, for the final log."""

@@ -50,10 +50,6 @@ class Tape:
             return "the end"
         return f"event {self.at + ahead} ({event.name}, step {event.step})"
 
-    def wrong(self, simulated: str) -> str:
-        """Return in words that the event to come is not the one simulated."""
-        return f"{self.where()}: event: the simulator fires {simulated}"
-
 
 class RecordedLosses:
     """The recorded numbers, each given where its log is the next event on the tape.

@@ -15,8 +15,8 @@ from podproof.harness.stream_events import FLAGS, StreamEvent, differing, event_
 from podproof.harness.trainer_loop import OutOfMemory
 from podproof.harness.trainer_state import CheckpointFolder, TrainerControl, TrainerState
 
-# Flags that somebody raised right after an event, by the event's number.
-Interference = Mapping[int, frozenset[str]]
+# Flags that somebody raised or lowered right after an event, by the event's number.
+Interference = Mapping[int, Mapping[str, bool]]
 
 _STOPS = frozenset({"should_training_stop", "should_epoch_stop"})
 _IN_EVALUATION = frozenset({"on_prediction_step", "on_log", "on_evaluate"})
@@ -26,6 +26,11 @@ _JIT_HOOKS = frozenset({"on_pre_optimizer_step", "on_step_begin", "on_step_end",
 
 class Diverged(Exception):
     """The simulator fires another event than the recording goes on with."""
+
+    def __init__(self, tape: Tape, simulated: str) -> None:
+        """Tell which event it fires where the tape has stopped."""
+        super().__init__(f"{tape.where()}: event: the simulator fires {simulated}")
+        self.simulated = simulated
 
 
 class StreamEnded(Exception):
@@ -76,14 +81,14 @@ class Observer:
             return
         seen = event_seen(hook, state, control, given, self._folder.steps)
         if seen.name != recorded.name:
-            raise Diverged(self._tape.wrong(seen.name))
+            raise Diverged(self._tape, seen.name)
         self._raise_as_recorded(hook, recorded, control)
         if hook == "on_evaluate":
             self._complete(given["metrics"], recorded, state)
         seen = event_seen(hook, state, control, given, self._folder.steps)
         where = self._tape.where()
         self.differences += [f"{where}: {what}" for what in differing(recorded, seen)]
-        self._raise_afterwards(control)
+        self._change_afterwards(control)
         self._tape.at += 1
         if hook not in _IN_EVALUATION:
             self._evaluated.clear()
@@ -109,10 +114,10 @@ class Observer:
             if flag == "should_training_stop" and is_jit:
                 self.write_checkpoint()
 
-    def _raise_afterwards(self, control: TrainerControl) -> None:
-        for flag in sorted(self._interference.get(self._tape.at, ())):
-            setattr(control, flag, True)
-            self._assume(flag, wanted=True, place="after")
+    def _change_afterwards(self, control: TrainerControl) -> None:
+        for flag, wanted in sorted(self._interference.get(self._tape.at, {}).items()):
+            setattr(control, flag, wanted)
+            self._assume(flag, wanted=wanted, place="after")
 
     def _assume(self, flag: str, *, wanted: bool, place: str) -> None:
         if wanted:

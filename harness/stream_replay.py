@@ -102,6 +102,7 @@ class _Attempt:
     ) -> None:
         self.tape = Tape(recording)
         self.has_diverged = False
+        self._simulated = ""
         self._recording = recording
         self._interference = interference
         looked = (event.checkpoints for event in recording.events)
@@ -112,15 +113,19 @@ class _Attempt:
         self.differences = (*self.observer.differences, *ends)
 
     def explanation(self) -> Interference:
-        """Return flags set after the last event that matched which would explain what follows."""
+        """Return flags changed after the last matching event that would explain what follows."""
         after, before, number = self.tape.next(), self.tape.next(-1), self.tape.at - 1
         if not self.has_diverged or after is None or before is None:
             return {}
         asked = _ASKED_BY.get(after.name)
         shown = {flag for flag in FLAGS if after.flag(flag) and after.name != "on_step_begin"}
         wanted = {flag for flag in shown | {asked} if flag and not before.flag(flag)}
-        known = self._interference.get(number, frozenset())
-        return {number: known | wanted} if wanted - known else {}
+        asked_in_vain = _ASKED_BY.get(self._simulated)
+        changes = dict.fromkeys(wanted, True)
+        if asked_in_vain and before.flag(asked_in_vain):
+            changes[asked_in_vain] = False
+        known = self._interference.get(number, {})
+        return {number: {**known, **changes}} if changes.keys() - known.keys() else {}
 
     def _played(self, schedule: Schedule) -> tuple[str, ...]:
         """Play the tape; return what is wrong with how it ended."""
@@ -129,7 +134,7 @@ class _Attempt:
             while (event := self.tape.next()) is not None:
                 self._call(trainer, event)
         except Diverged as error:
-            self.has_diverged = True
+            self.has_diverged, self._simulated = True, error.simulated
             return (str(error),)
         except StreamEnded:
             return self._problems_of_cut_stream()
@@ -163,7 +168,7 @@ class _Attempt:
         elif event.name in {"on_prediction_step", "on_log eval", "on_predict"}:
             self._evaluate_or_predict(trainer)
         else:
-            raise Diverged(self.tape.wrong("nothing, or another call of the trainer's"))
+            raise Diverged(self.tape, "nothing, or another call of the trainer's")
 
     def _evaluate_or_predict(self, trainer: RecordedTrainer) -> None:
         batches = 0

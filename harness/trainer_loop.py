@@ -34,17 +34,6 @@ EVENTS = (
     "on_train_end",
 )
 
-# What a real trainer gives every hook besides; a simulated one has none of it.
-_GIVEN: Mapping[str, None] = dict.fromkeys(
-    (
-        "model",
-        "processing_class",
-        "optimizer",
-        "lr_scheduler",
-        "train_dataloader",
-        "eval_dataloader",
-    )
-)
 _SAVING_STRATEGIES = frozenset({"steps", "epoch", "best"})
 
 
@@ -95,6 +84,9 @@ class TrainerLoop:
         self.window = LossWindow(filters_nonfinite=schedule.logging_nan_inf_filter, step=0)
         self.saved: list[int] = []
         self.events = 0
+        self._logs_by_step = schedule.logging_strategy == "steps"
+        self._evaluates_by_step = schedule.eval_strategy == "steps"
+        self._saves_by_step = schedule.save_strategy == "steps"
         self._hooks = _hooks_by_event(tuple(callbacks))
         self._fire("on_init_end")
 
@@ -218,8 +210,7 @@ class TrainerLoop:
         control.should_log = control.should_evaluate = control.should_save = False
         self._fire("on_step_begin")
         for batch in range(first, end):
-            loss = self.losses.micro_loss(self.state)
-            self.window.add(loss, step=self.state.global_step)
+            self.window.add(self.losses.micro_loss(self.state), self.state.global_step)
             if batch < end - 1:
                 self._fire("on_substep_end")
                 if self.control.should_training_stop or self.control.should_epoch_stop:
@@ -230,21 +221,23 @@ class TrainerLoop:
         self.state.epoch = epoch + end / batches
         self._set_flags_after_step()
         self._fire("on_step_end")
-        self._log_evaluate_save()
+        control = self.control
+        if control.should_log or control.should_evaluate or control.should_save:
+            self._log_evaluate_save()
 
     def _set_flags_after_step(self) -> None:
         # DefaultFlowCallback.on_step_end, which runs before user callbacks. The last step
         # evaluates and saves even off the grid.
-        schedule, state, control = self.schedule, self.state, self.control
+        state, control = self.state, self.control
         step = state.global_step
         is_last = step >= state.max_steps
-        if schedule.logging_strategy == "steps" and step % state.logging_steps == 0:
+        if self._logs_by_step and step % state.logging_steps == 0:
             control.should_log = True
-        if schedule.logging_first_step and step == 1:
+        if step == 1 and self.schedule.logging_first_step:
             control.should_log = True
-        if schedule.eval_strategy == "steps" and (is_last or step % state.eval_steps == 0):
-            control.should_evaluate |= schedule.eval_delay <= step
-        if schedule.save_strategy == "steps":
+        if self._evaluates_by_step and (is_last or step % state.eval_steps == 0):
+            control.should_evaluate |= self.schedule.eval_delay <= step
+        if self._saves_by_step:
             is_due = state.save_steps > 0 and step % state.save_steps == 0
             control.should_save |= is_last or is_due
         if is_last:
@@ -309,7 +302,7 @@ class TrainerLoop:
     def _fire(self, event: str, **given: Any) -> None:
         self.events += 1
         for hook in self._hooks[event]:
-            control = hook(self.args, self.state, self.control, **_GIVEN, **given)
+            control = hook(self.args, self.state, self.control, model=None, **given)
             if control is not None:
                 self.control = control
 

@@ -1,4 +1,4 @@
-"""Runs drawn by Hypothesis: a schedule, losses, and callbacks that interfere."""
+"""Simulated runs, written down or drawn by Hypothesis, and callbacks that interfere or record."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,6 +87,26 @@ class Callbacks:
             return next((control for control in controls if control is not None), None)
 
         return call
+
+
+def run(**changes: Any) -> Scenario:
+    """Return a run of 6 steps by its loss, with what the test is about changed."""
+    plain = {
+        "max_steps": 6,
+        "logging_steps": 2,
+        "eval_steps": 2,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
+    return Scenario("tried", MethodName.SFT, **{**plain, **changes})
+
+
+def letters(events: list[StreamEvent]) -> str:
+    return "".join(event.letter for event in events)
+
+
+def steps_of(letter: str, events: list[StreamEvent]) -> list[int]:
+    return [event.step for event in events if event.letter == letter]
 
 
 @st.composite

@@ -1,48 +1,30 @@
 """The simulated trainer: what it does at each turn of a real one's loop."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, strategies as st
 
-from podproof.harness.loss_window import LossWindow
-from podproof.harness.schedule import OutOfScope, Schedule, schedule_of
 from podproof.harness.simulator import (
-    METHOD_KEYS,
     Scenario,
     SimulatedTrainer,
     TrainerControl,
     TrainerState,
 )
-from podproof.harness.stream_events import StreamEvent
-from podproof.harness.trainer_loop import OutOfMemory, TrainerLoop
 from podproof.harness.trainer_state import CheckpointFolder
-from podproof.runtime.plan import MethodName
-from tests.harness.drawn_runs import Callbacks, Interferer, Recorder, scenarios, stream_of
-
-
-def run(**changes: Any) -> Scenario:
-    """Return a run of 6 steps by its loss, with what the test is about changed."""
-    plain = {
-        "max_steps": 6,
-        "logging_steps": 2,
-        "eval_steps": 2,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
-    }
-    return Scenario("tried", MethodName.SFT, **{**plain, **changes})
-
-
-def letters(events: list[StreamEvent]) -> str:
-    return "".join(event.letter for event in events)
-
-
-def steps_of(letter: str, events: list[StreamEvent]) -> list[int]:
-    return [event.step for event in events if event.letter == letter]
-
+from tests.harness.drawn_runs import (
+    Callbacks,
+    Interferer,
+    Recorder,
+    letters,
+    run,
+    scenarios,
+    steps_of,
+    stream_of,
+)
 
 # When things happen.
 
@@ -108,7 +90,7 @@ def test_a_metric_that_no_evaluation_has_ends_the_run_without_another_event() ->
     recorder = Recorder()
     trainer = SimulatedTrainer(run(metric_for_best_model="eval_score"), recorder)
 
-    with pytest.raises(KeyError, match="eval_score"):
+    with pytest.raises(KeyError, match="metric_for_best_model is 'eval_score'"):
         trainer.train()
 
     assert letters(recorder.events) == "IBEspoSspoSLPVv"
@@ -178,6 +160,14 @@ def test_rotation_never_deletes_the_newest_or_the_best(
     assert len(folder.steps) <= max(limit, 2)
 
 
+def test_a_best_checkpoint_that_lies_elsewhere_still_counts_against_the_limit() -> None:
+    folder = CheckpointFolder("/out", [1, 2, 3])
+
+    folder.rotate(1, "/elsewhere/checkpoint-9")
+
+    assert folder.steps == (2, 3)
+
+
 # Who interferes.
 
 
@@ -221,6 +211,12 @@ def test_a_save_asked_for_at_an_evaluation_comes_after_it() -> None:
     assert steps_of("K", events) == [2]
 
 
+def test_a_flag_raised_after_its_turn_is_lowered_when_the_next_step_begins() -> None:
+    events = stream_of(run(), Interferer("on_save", 0, "should_evaluate"))
+
+    assert steps_of("V", events) == [2, 4, 6]
+
+
 def test_a_hook_that_raises_ends_the_run_without_closing_events() -> None:
     class Raising:
         def on_log(self, *_: object, **__: object) -> None:
@@ -242,6 +238,15 @@ def test_a_hook_that_returns_another_control_is_obeyed() -> None:
             return TrainerControl(should_training_stop=True)
 
     assert letters(stream_of(run(), Replacing())) == "IBEspoSeFT"
+
+
+def test_a_trainer_that_was_stopped_trains_again() -> None:
+    trainer = SimulatedTrainer(run(), Interferer("on_step_end", 0, "should_training_stop"))
+
+    stopped = trainer.train().state.global_step
+    again = trainer.train().state.global_step
+
+    assert (stopped, again) == (1, 6)
 
 
 def test_a_killed_run_stops_dead_after_its_step() -> None:
@@ -354,6 +359,14 @@ def test_a_resumed_run_keeps_the_steps_of_its_checkpoint() -> None:
     assert steps_of("V", recorder.events) == steps_of("L", recorder.events) == [4, 6]
 
 
+def test_a_resumed_run_ends_where_the_new_arguments_say() -> None:
+    killed = SimulatedTrainer(run(), object()).train(until_step=2)
+
+    longer = SimulatedTrainer(run(max_steps=8), object(), state=killed.state).train()
+
+    assert longer.state.global_step == longer.state.max_steps == 8
+
+
 def test_a_best_checkpoint_that_is_gone_is_forgotten_on_resuming() -> None:
     killed = SimulatedTrainer(run(eval_losses=(1.0, 2.0)), object()).train(until_step=4)
 
@@ -361,154 +374,3 @@ def test_a_best_checkpoint_that_is_gone_is_forgotten_on_resuming() -> None:
     trainer.train(until_step=5)
 
     assert trainer.state.best_model_checkpoint is None
-
-
-# What the trainer makes of losses.
-
-
-def logged(**changes: Any) -> list[dict[str, Any]]:
-    return SimulatedTrainer(run(**changes), object()).train().state.log_history
-
-
-def train_losses(history: list[dict[str, Any]]) -> list[float]:
-    return [entry["loss"] for entry in history if "loss" in entry]
-
-
-def test_a_train_log_is_the_mean_of_the_steps_since_the_last() -> None:
-    history = logged(step_losses=(1.0, 3.0, 4.0, 6.0), max_steps=4)
-
-    assert train_losses(history) == [2.0, 5.0]
-    assert history[-1]["train_loss"] == 3.5
-
-
-def test_a_window_of_nothing_but_nan_logs_zero() -> None:
-    assert train_losses(logged(step_losses=(math.nan,), max_steps=4)) == [0.0, 0.0]
-
-
-def test_a_nan_in_a_window_counts_as_its_average_so_far() -> None:
-    # After one step of loss 2 the window is divided by 1 + 1.
-    assert train_losses(logged(step_losses=(2.0, math.nan), max_steps=2)) == [1.5]
-
-
-def test_without_the_filter_one_nan_makes_every_later_log_nan() -> None:
-    losses = train_losses(
-        logged(step_losses=(2.0, math.nan, 2.0), logging_nan_inf_filter=False, max_steps=6)
-    )
-
-    assert all(map(math.isnan, losses))
-
-
-def test_the_final_log_has_the_metrics_of_steps_that_no_log_told() -> None:
-    stopped = logged(max_steps=3, eval_strategy="no")[-1]
-    evaluated = logged(max_steps=3)[-1]
-
-    assert METHOD_KEYS[MethodName.SFT][0] in stopped
-    assert METHOD_KEYS[MethodName.SFT][0] not in evaluated
-
-
-def test_a_train_log_after_an_evaluation_lacks_the_metrics_of_training() -> None:
-    # The log at the end of the epoch finds the model in evaluation mode.
-    history = logged(logging_strategy="epoch", max_steps=2)
-
-    assert "entropy" not in next(entry for entry in history if "loss" in entry)
-
-
-def test_a_window_that_nobody_measured_knows_no_loss() -> None:
-    window = LossWindow(filters_nonfinite=True, step=0)
-
-    window.add(None, step=0)
-    window.drain(1)
-
-    assert (window.logged_loss, window.train_loss(1)) == (None, None)
-
-
-# Out of memory.
-
-
-class OutOfMemoryAbove:
-    """Losses of a model that has room for so many rows a batch."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-
-    def micro_loss(self, state: TrainerState) -> float | None:
-        if (state.train_batch_size or 0) > self.room:
-            raise OutOfMemory("CUDA out of memory.")
-        return 1.0
-
-    def train_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:
-        return {"loss": window.logged_loss}
-
-    def eval_logs(self, eval_set: str, state: TrainerState) -> dict[str, Any]:
-        return {"eval_runtime": 1.0}
-
-    def final_logs(self, state: TrainerState, window: LossWindow) -> dict[str, Any]:
-        return {"train_loss": window.train_loss(state.global_step)}
-
-
-def trained_with_room(room: int, **changes: Any) -> list[StreamEvent]:
-    recorder = Recorder()
-    schedule = Schedule(rows=8, per_device_train_batch_size=4, num_train_epochs=1, **changes)
-    folder = CheckpointFolder("/out")
-    TrainerLoop(schedule, OutOfMemoryAbove(room), [recorder], folder).train()
-    return recorder.events
-
-
-def test_a_smaller_batch_is_tried_from_the_beginning() -> None:
-    events = trained_with_room(2, auto_find_batch_size=True)
-
-    begun = [event.train_batch_size for event in events if event.letter == "B"]
-    assert (begun, events[-1].step) == ([4, 3, 2], 4)
-
-
-def test_without_that_argument_running_out_of_memory_ends_the_run() -> None:
-    with pytest.raises(OutOfMemory):
-        trained_with_room(2)
-
-
-def test_a_batch_that_cannot_get_smaller_ends_the_run() -> None:
-    with pytest.raises(RuntimeError, match="reached zero"):
-        trained_with_room(0, auto_find_batch_size=True)
-
-
-# The schedule.
-
-
-@pytest.mark.parametrize(
-    ("arguments", "what", "value"),
-    [
-        ({}, lambda it: (it.last_step, it.epochs), (33, 3)),
-        ({"num_train_epochs": 0.5}, lambda it: (it.last_step, it.epochs), (6, 1)),
-        ({"max_steps": 12}, lambda it: (it.last_step, it.epochs), (12, 2)),
-        ({"gradient_accumulation_steps": 4}, lambda it: it.updates_per_epoch, 3),
-        ({"logging_steps": 0.1}, lambda it: it.steps("logging"), 4),
-        ({"eval_strategy": "steps"}, lambda it: it.steps("eval"), 10),
-        ({"load_best_model_at_end": True}, lambda it: it.best_metric_key, "eval_loss"),
-        ({"load_best_model_at_end": True}, lambda it: it.greater_is_better, False),
-        ({"metric_for_best_model": "score"}, lambda it: it.greater_is_better, True),
-        ({"metric_for_best_model": None}, lambda it: it.best_metric_key, None),
-        ({"dataloader_drop_last": True}, lambda it: it.batches_per_epoch, 10),
-    ],
-)
-def test_a_schedule_follows_from_arguments_and_rows(
-    arguments: dict[str, Any], what: Callable[[Schedule], object], value: object
-) -> None:
-    schedule = schedule_of({"per_device_train_batch_size": 4, **arguments}, rows=43)
-
-    assert what(schedule) == value
-
-
-def test_processes_share_the_batches() -> None:
-    arguments = {"per_device_train_batch_size": 4, "per_device_eval_batch_size": 4}
-
-    schedule = schedule_of(arguments, rows=43, eval_rows={"a": 14, "b": 2}, processes=2)
-
-    assert (schedule.batches_per_epoch, schedule.eval_sets) == (6, (("a", 2), ("b", 1)))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("deepspeed", "zero3.json"), ("train_sampling_strategy", "batch_rebalance")]
-)
-def test_arguments_whose_events_nobody_recorded_are_out_of_scope(name: str, value: str) -> None:
-    with pytest.raises(OutOfScope, match=name):
-        schedule_of({name: value}, rows=8)

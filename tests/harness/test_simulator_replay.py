@@ -19,7 +19,7 @@ from podproof.harness.schedule import schedule_of
 from podproof.harness.stream_replay import Replayed, replay, replay_recording
 from podproof.harness.trainer_loop import TrainerLoop
 from podproof.harness.trainer_state import CheckpointFolder, TrainerState
-from tests.harness.drawn_runs import Recorder
+from tests.harness.drawn_runs import Interferer, Recorder
 
 FOLDER = Path(__file__).parents[1] / "streams"
 STREAMS = sorted(path.name.partition(".jsonl")[0] for path in FOLDER.glob("*.jsonl.gz"))
@@ -295,6 +295,41 @@ def test_a_trainer_that_fails_and_is_called_again_is_replayed() -> None:
 
     assert replayed.differences == ()
     assert replayed.interference[0].startswith("training cut short after event")
+
+
+@pytest.mark.parametrize(
+    ("callback", "what"),
+    [
+        (
+            Interferer("on_step_end", 1, "should_evaluate", value=False),
+            "should_evaluate lowered after event 10 (on_step_end, step 2)",
+        ),
+        (
+            Interferer("on_evaluate", 0, "should_save", value=False),
+            "should_save lowered after event 14 (on_evaluate, step 2)",
+        ),
+        (
+            Interferer("on_step_end", 0, "should_save"),
+            "should_save set after event 6 (on_step_end, step 1)",
+        ),
+        (
+            Interferer("on_evaluate", 0, "should_training_stop"),
+            "should_training_stop set by event 15 (on_save, step 2)",
+        ),
+        (
+            Interferer("on_step_begin", 0, "should_epoch_stop"),
+            "should_epoch_stop set by event 4 (on_pre_optimizer_step, step 0)",
+        ),
+    ],
+)
+def test_what_a_callback_after_the_recorder_did_is_found_by_its_effect(
+    callback: Interferer, what: str
+) -> None:
+    recording = recorded(train_once, callback, logging_steps=50)
+
+    replayed = replay(recording)
+
+    assert (replayed.differences, replayed.interference) == ((), (what,))
 
 
 def test_pushes_to_the_hub_are_replayed_also_where_one_was_still_going_on() -> None:

@@ -195,16 +195,36 @@ FREE = st.sampled_from(["no", "steps", "epoch"])
 def runs(draw: st.DrawFn) -> Run:
     """Draw a run that TrainingArguments accept."""
     method = draw(st.sampled_from(MethodName))
-    eval_strategy = draw(FREE)
-    batch = draw(st.integers(1, 3))
-    by_epochs = draw(st.booleans())
     eval_rows: Any = draw(st.integers(1, 4))
     if method is not MethodName.ORPO and draw(st.booleans()):
         eval_rows = {"near": eval_rows, "far": draw(st.integers(1, 4))}
+    arguments = draw(_arguments(eval_rows))
     hooks = st.sampled_from(sorted(FLAGS_BY_HOOK))
     interference = [draw(_interference(hook)) for hook in draw(st.lists(hooks, max_size=2))]
-    arguments: dict[str, Any] = {
-        "per_device_train_batch_size": batch,
+    has_best = arguments.get("load_best_model_at_end") and arguments["eval_strategy"] != "no"
+    return Run(
+        method,
+        arguments,
+        rows=draw(st.integers(arguments["per_device_train_batch_size"], 10)),
+        eval_rows=eval_rows,
+        interference=tuple(interference),
+        is_recorder_last=draw(st.booleans()),
+        patience=draw(st.sampled_from([None, 1, 2])) if has_best else None,
+        crash_at=draw(st.sampled_from([None, None, 1, 2, 3, 5])),
+        goes_on=draw(st.booleans()),
+        nan_batches=frozenset(draw(st.lists(st.integers(0, 8), max_size=3))),
+    )
+
+
+@st.composite
+def _arguments(draw: st.DrawFn, eval_rows: object) -> dict[str, Any]:
+    eval_strategy = draw(FREE)
+    if draw(st.booleans()):
+        length: dict[str, object] = {"num_train_epochs": draw(st.sampled_from([0.5, 1, 1.5, 2, 3]))}
+    else:
+        length = {"max_steps": draw(st.integers(1, 9))}
+    return length | {
+        "per_device_train_batch_size": draw(st.integers(1, 3)),
         "per_device_eval_batch_size": draw(st.integers(1, 3)),
         "gradient_accumulation_steps": draw(st.integers(1, 4)),
         "logging_strategy": draw(FREE),
@@ -218,23 +238,6 @@ def runs(draw: st.DrawFn) -> Run:
         "dataloader_drop_last": draw(st.booleans()),
         **draw(_choice_of_the_best(eval_strategy, eval_rows)),
     }
-    if by_epochs:
-        arguments["num_train_epochs"] = draw(st.sampled_from([0.5, 1, 1.5, 2, 3]))
-    else:
-        arguments["max_steps"] = draw(st.integers(1, 9))
-    has_best = arguments.get("load_best_model_at_end", False) and eval_strategy != "no"
-    return Run(
-        method,
-        arguments,
-        rows=draw(st.integers(batch, 10)),
-        eval_rows=eval_rows,
-        interference=tuple(interference),
-        is_recorder_last=draw(st.booleans()),
-        patience=draw(st.sampled_from([None, 1, 2])) if has_best else None,
-        crash_at=draw(st.sampled_from([None, None, 1, 2, 3, 5])),
-        goes_on=draw(st.booleans()),
-        nan_batches=frozenset(draw(st.lists(st.integers(0, 8), max_size=3))),
-    )
 
 
 @st.composite
