@@ -122,16 +122,19 @@ def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, 
     output.mkdir(parents=True, exist_ok=True)
     source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
     reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
+    code = EXIT_PREEMPTED
     try:
-        return run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
+        code = run_to_its_end(PodRun(plan, parts, surroundings, reporter, rank))
+        return code
     finally:
-        # Whoever sent a signal will not wait long: it cuts the delivery short, but not before the
-        # file has the last word. A run that is over and does not say so is over for ever.
+        # Whoever stopped a run will not wait long: it cuts the delivery short, but not before the
+        # file has the last word. A run that is over and does not say so is over for ever, so what
+        # no other start will deliver has all the time there is, signal or not.
         heard.is_awaited = True
         reporter.write(FLUSH_SECONDS_STOPPED)
         heard.is_awaited = False
         with contextlib.suppress(KeyboardInterrupt):
-            reporter.close(FLUSH_SECONDS_STOPPED if heard.reason else FLUSH_SECONDS)
+            reporter.close(FLUSH_SECONDS_STOPPED if code == EXIT_PREEMPTED else FLUSH_SECONDS)
 
 
 def read_surroundings(plan: Plan) -> Surroundings:

@@ -26,11 +26,11 @@ def replay(method: str, *texts: str) -> int:
             return 0
         faults = [fault_from_text(text) for text in texts]
         story = campaign.teller.live(method, faults)
+        broken = violations(story, campaign.calm)
     for number, boot in enumerate(story.boots, 1):
         say(f"--- boot {number} ended with {boot.code}\n{boot.said}")
     for event in story.events:
         say(f"{event.event_id} {event.kind} {event.step} {dict(event.body)}")
-    broken = violations(story, campaign.calm)
     say("\n".join(["---", *(broken or ["every invariant holds"])]))
     return 1 if broken else 0
 
