@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from podproof.compiler.anatomy import anatomy_of
+from podproof.compiler.architecture import NotEstimated
 from podproof.compiler.changes import Quantity
-from podproof.compiler.parameters import trainable_parameters
+from podproof.compiler.model_config import architecture_at_hand
 from podproof.compiler.plan_changes import SELECTION_ARGUMENTS, written_values
 from podproof.compiler.schedule import learning_rates
 from podproof.compiler.sides import Side
+from podproof.compiler.trainable import trainable_parameters
 from podproof.runtime.arithmetic import Arithmetic, arithmetic
-from podproof.runtime.plan import MethodName, ModelInit, Plan
+from podproof.runtime.plan import MethodName, Plan
 
 UNKNOWN = "unknown"
 
@@ -101,11 +103,10 @@ def _rates_in_words(arguments: Mapping[str, Any], total: int | None) -> str:
 
 
 def _parameters(plan: Plan) -> str:
-    config: Mapping[str, object] = plan.model.config
-    if plan.model.init is ModelInit.RANDOM and plan.model.tokenizer_vocab_size is not None:
-        config = {"vocab_size": plan.model.tokenizer_vocab_size, **config}
-    count = trainable_parameters(config, plan.adapter)
-    return UNKNOWN if count is None else f"about {count:,}"
+    architecture = architecture_at_hand(plan.model)
+    if isinstance(architecture, NotEstimated):
+        return UNKNOWN
+    return f"{trainable_parameters(architecture, plan.adapter):,}"
 
 
 def _selection(plan: Plan) -> str:

@@ -1,15 +1,23 @@
 """`podproof diff`: every change between two scripts or configs, and whether somebody must agree."""
 
 import argparse
-from dataclasses import replace
 
+from podproof.cli.remembered import past_runs
 from podproof.cli.sides import side_from
 from podproof.cli.terminal import EXIT_REFUSED, existing_folder, print_json, progress, show
+from podproof.compiler.architecture import NotEstimated
 from podproof.compiler.changes import Difference
 from podproof.compiler.diff import diff
-from podproof.compiler.semantic import Known
+from podproof.compiler.estimate import estimate, gigabytes
+from podproof.compiler.interval import Interval
+from podproof.compiler.semantic import Expected, Known
 from podproof.compiler.sides import Side
+from podproof.harness.memory import rows_seen
 from podproof.harness.surroundings import data_roots
+from podproof.runtime.plan import DataSource
+
+# Formats that the standard library reads.
+_READ_HERE = frozenset({DataSource.JSONL, DataSource.JSON, DataSource.CSV})
 
 
 def diff_sides(options: argparse.Namespace) -> int:
@@ -36,23 +44,48 @@ def diff_sides(options: argparse.Namespace) -> int:
 
 
 def compared(before: Side, after: Side) -> Difference:
-    """Return the difference, with what running both scorers and counting rows at hand adds."""
+    """Return the difference, with what running both scorers and looking at the data here adds."""
     from podproof.harness.choices import choice_changes
 
-    known = (Known(train_rows=_rows(before)), Known(train_rows=_rows(after)))
+    known = (_known(before), _known(after))
     return diff(before, after, known=known, choices=choice_changes(before, after))
+
+
+def _known(side: Side) -> Known:
+    return Known(train_rows=_rows(side), expected=_expected(side))
 
 
 def _rows(side: Side) -> int | None:
     """Return how many rows the side trains on, when its files are at hand."""
-    from podproof.harness.rows import READABLE_HERE
     from podproof.runtime.data import read_data
     from podproof.runtime.errors import PodproofError
 
     plan = side.typed_plan
-    if plan is None or plan.data.source not in READABLE_HERE:
+    if plan is None or plan.data.source not in _READ_HERE:
         return None
     try:
-        return len(read_data(replace(plan.data), plan.method, data_roots()).train)
+        return len(read_data(plan.data, plan.method, data_roots()).train)
     except PodproofError:
         return None  # not here, or not usable: the data gate says which
+
+
+def _expected(side: Side) -> Expected:
+    """Return what the run is expected to take, on the first device of its list."""
+    run = side.run
+    if run is None:
+        return Expected()
+    rows = rows_seen(run.plan.data, data_roots())
+    needs = estimate(run, rows=rows, past_runs=past_runs())
+    if isinstance(needs, NotEstimated):
+        return Expected()
+    first, memory = needs.devices[0], gigabytes(needs.memory.total)
+    return Expected(
+        trainable_parameters=f"{needs.trainable:,}",
+        memory=f"{_range(memory)} GB per process",
+        hours=None if first.hours is None else f"{_range(first.hours)} h on {first.device}",
+        dollars=None if first.usd is None else f"{_range(first.usd)} USD on {first.device}",
+    )
+
+
+def _range(interval: Interval) -> str:
+    return f"{interval.low:.3g} to {interval.high:.3g}"
