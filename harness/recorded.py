@@ -6,29 +6,19 @@ NaN and the infinities are written as text. What was recorded stays as it is: a 
 have stopped the run earlier is asked about the rest all the same.
 """
 
-import gzip
-import json
 import math
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from podproof.harness.drawn import Subject
 from podproof.harness.errors import BadStream
 from podproof.harness.simulator import OUTPUT, TrainerControl, TrainerState
+from podproof.harness.stream_rows import WHAT_IS_READ, with_numbers
 from podproof.harness.witness import Violation, Witness
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName
-
-_NOT_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_GZIP_MAGIC = b"\x1f\x8b"
-
-WHAT_IS_READ = (
-    "give a stream that podproof saved, or a recording of a trainer: JSON lines, one event each"
-)
 
 
 @dataclass(frozen=True)
@@ -38,56 +28,6 @@ class Recording:
     method: MethodName
     events: tuple[Mapping[str, Any], ...]
     log_history: tuple[Mapping[str, Any], ...]
-
-
-def with_numbers(value: Any) -> Any:
-    """Return a value with the names of NaN and the infinities as those numbers."""
-    match value:
-        case dict():
-            return {key: with_numbers(item) for key, item in value.items()}
-        case list():
-            return [with_numbers(item) for item in value]
-        case str():
-            return _NOT_JSON.get(value, value)
-        case _:
-            return value
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file: one document, or one a line, gzipped or not.
-
-    Raise BadStream for a file that cannot be read, and for a line that is none. A last line that
-    was cut short, as by a kill, is left out.
-    """
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if content.startswith(_GZIP_MAGIC) else content).decode()
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise BadStream(Problem(str(path), f"cannot be read: {error}", WHAT_IS_READ)) from error
-    try:
-        return [_object(json.loads(text), str(path))]
-    except ValueError:
-        return list(_lines(text, path))
-
-
-def _lines(text: str, path: Path) -> Iterator[dict[str, Any]]:
-    lines = [(at, line) for at, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not lines:
-        raise BadStream(Problem(str(path), "is empty", WHAT_IS_READ))
-    for at, line in lines:
-        try:
-            yield _object(json.loads(line), f"{path}:{at}")
-        except ValueError as error:
-            if at == lines[-1][0] > 1:
-                return
-            raise BadStream(Problem(f"{path}:{at}", f"not JSON: {error}", WHAT_IS_READ)) from error
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        what = f"must be an object, got {type(value).__name__}"
-        raise BadStream(Problem(where, what, WHAT_IS_READ))
-    return value
 
 
 def recording_of(rows: Sequence[Mapping[str, Any]], where: str) -> Recording:

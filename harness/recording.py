@@ -5,14 +5,12 @@ footer that tells how the run ended; a process that was killed left none. NaN an
 are written as names.
 """
 
-import gzip
-import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from podproof.harness.errors import BadStream
 from podproof.harness.stream_events import (
     FLAGS,
     StreamEvent,
@@ -20,8 +18,9 @@ from podproof.harness.stream_events import (
     eval_set_of,
     named,
 )
+from podproof.harness.stream_rows import WHAT_IS_READ, rows_of, with_numbers
+from podproof.runtime.errors import Problem
 
-_NOT_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _FLAG_KEYS: Mapping[str, str] = {
     "should_training_stop": "stop",
     "should_epoch_stop": "epoch_stop",
@@ -29,10 +28,6 @@ _FLAG_KEYS: Mapping[str, str] = {
     "should_evaluate": "evaluate",
     "should_log": "log",
 }
-
-
-class NotARecording(ValueError):
-    """A file that holds no recorded stream; the message says what is missing."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,12 @@ class Recording:
 
 
 def read_recording(path: str | Path) -> Recording:
-    """Read a recorded stream. Raises NotARecording for a file that is none, OSError for no file."""
+    """Read a recorded stream; raise BadStream for a file that is none, or cannot be read."""
     path = Path(path)
-    rows = _rows(path)
-    if not rows or rows[0].get("event") != "_header" or "config" not in rows[0]:
-        raise NotARecording(f"{path.name}: its first row is no header with a config")
+    rows = [with_numbers(row) for row in rows_of(path)]
+    if rows[0].get("event") != "_header" or "config" not in rows[0]:
+        what = "its first row is no header with a config"
+        raise BadStream(Problem(f"{path}:1", what, WHAT_IS_READ))
     header = rows[0]
     footer = rows[-1] if rows[-1].get("event") == "_footer" else None
     ended = footer or {}
@@ -78,34 +74,6 @@ def read_recording(path: str | Path) -> Recording:
         history=tuple(ended.get("log_history") or ()),
         checkpoints_at_end=_steps(ended.get("ckpts")),
     )
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    content = path.read_bytes()
-    text = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
-    rows = []
-    lines = text.decode("utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(_numbers(json.loads(line)))
-        except ValueError as error:
-            # A process that is killed while it writes leaves half a line.
-            if number < len(lines):
-                raise NotARecording(f"{path.name}, line {number}: {error}") from error
-    return rows
-
-
-def _numbers(value: Any) -> Any:
-    """Return the value with the names that stand for NaN and the infinities as those numbers."""
-    match value:
-        case dict():
-            return {key: _numbers(item) for key, item in value.items()}
-        case list():
-            return [_numbers(item) for item in value]
-        case str():
-            return _NOT_JSON.get(value, value)
-        case _:
-            return value
 
 
 def _event(row: Mapping[str, Any]) -> StreamEvent:

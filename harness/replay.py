@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from podproof.harness.drawn import subject_of
-from podproof.harness.recorded import Recording, play_recording, recording_of, rows_of
+from podproof.harness.recorded import Recording, play_recording, recording_of
+from podproof.harness.stream_rows import rows_of
 from podproof.harness.streams import STREAM_KEY, FaultStream, play, stream_of
 from podproof.harness.witness import Seen
 from podproof.runtime.events import strict_json

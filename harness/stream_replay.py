@@ -69,7 +69,7 @@ class Replayed:
 def replay_recording(path: str | Path) -> Replayed:
     """Replay a recorded stream in the simulator and return how they differ.
 
-    Raises NotARecording for a file that is none, OSError for one that cannot be read.
+    Raise BadStream for a file that is none, or cannot be read.
     """
     return replay(read_recording(path))
 

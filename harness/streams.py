@@ -19,8 +19,8 @@ from typing import Any
 from podproof.harness.drawn import Subject
 from podproof.harness.errors import BadStream
 from podproof.harness.expected import best_of, expected_choice
-from podproof.harness.recorded import with_numbers
 from podproof.harness.simulator import OUTPUT, Scenario, SimulatedTrainer, TrainerState
+from podproof.harness.stream_rows import with_numbers
 from podproof.harness.witness import Violation, Witness
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import strict_json

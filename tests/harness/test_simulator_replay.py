@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from podproof.harness.errors import BadStream
 from podproof.harness.loss_window import LossWindow
-from podproof.harness.recording import NotARecording, Recording, read_recording
+from podproof.harness.recording import Recording, read_recording
 from podproof.harness.schedule import schedule_of
 from podproof.harness.stream_replay import Replayed, replay, replay_recording
 from podproof.harness.trainer_loop import TrainerLoop
@@ -363,5 +364,5 @@ def test_a_file_that_is_no_recording_is_refused(tmp_path: Path, text: str) -> No
     path = tmp_path / "other.jsonl"
     path.write_text(text, encoding="utf-8")
 
-    with pytest.raises(NotARecording):
+    with pytest.raises(BadStream):
         replay_recording(path)

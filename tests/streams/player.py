@@ -7,8 +7,6 @@ left no last row. They were made without our callback, so the books on the best 
 here, as the trainer keeps them.
 """
 
-import gzip
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from podproof.harness.simulator import OUTPUT, TrainerControl, TrainerState
-
-_NOT_JSON = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+from podproof.harness.stream_rows import rows_of, with_numbers
 
 
 @dataclass
@@ -52,24 +49,8 @@ def recordings() -> list[str]:
 
 
 def _rows(name: str) -> Iterator[dict[str, Any]]:
-    path = Path(__file__).parent / f"{name}.jsonl.gz"
-    with gzip.open(path, "rt", encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            yield {key: _numbers(value) for key, value in row.items()}
-
-
-def _numbers(value: Any) -> Any:
-    """Return the value with the names that stand for NaN and the infinities as those numbers."""
-    match value:
-        case dict():
-            return {key: _numbers(item) for key, item in value.items()}
-        case list():
-            return [_numbers(item) for item in value]
-        case str():
-            return _NOT_JSON.get(value, value)
-        case _:
-            return value
+    for row in rows_of(Path(__file__).parent / f"{name}.jsonl.gz"):
+        yield with_numbers(row)
 
 
 def _fire(row: dict[str, Any], callback: Any, played: Played) -> None:
