@@ -341,11 +341,12 @@ def _asks(process: Process, call: HookCall) -> bool:
 def _booked(process: Process, call: HookCall) -> Iterator[str]:
     """Ask that the trainer's best is set at the start, by the last choice, and not else.
 
-    The trainer compares no evaluation that was not due (`eval_on_start`): there too.
+    The trainer compares no evaluation that was not due (`eval_on_start`): there too, by the set
+    that is scored. Of a due one, the sets after the first find the flag cleared.
     """
     expected = dict(call.books)
-    is_evaluation = call.event == "on_log" and call.given and process.lines[-1].kind == "evaluation"
-    if call.event == "on_train_begin" or (is_evaluation and not call.flags["should_evaluate"]):
+    is_new_score = call.event == "on_log" and call.given and is_scored(process.lines)
+    if call.event == "on_train_begin" or (is_new_score and not call.flags["should_evaluate"]):
         step, value = best_of(process.scores) or (None, None)
         expected |= {"best_global_step": step, "best_metric": None if value is None else -value}
         if expected != dict(call.books):

@@ -113,8 +113,9 @@ class PodCallback(IsolatedHooks):
         reading = read_log(logs, state.global_step)
         score = self._fold(reading)
         if reading.kind is LogKind.EVALUATION:
-            self._show_score(state, control, logs)
+            self._show_score(state, logs)
             if score is not None:
+                self._book_score(state, control)
                 self._report_score(state, reading, score, logs)
         elif reading.kind is LogKind.SUMMARY and self.plan.objective is Objective.REWARD:
             self._choose_by_reward(args, state)
@@ -208,6 +209,11 @@ class PodCallback(IsolatedHooks):
             state.best_global_step, state.best_metric = step, best
             state.best_model_checkpoint = None
 
+    def _book_score(self, state: Any, control: Any) -> None:
+        # The trainer compares no evaluation that was not due: that of eval_on_start.
+        if not control.should_evaluate:
+            self._put_books_right(state)
+
     def _metric_at(self, step: int) -> float:
         """Return the score of this step for the trainer: NaN, which is never best, without one.
 
@@ -232,15 +238,12 @@ class PodCallback(IsolatedHooks):
             state.best_metric = trainer_metric(self.choice)
             state.best_model_checkpoint = f"{args.output_dir}/checkpoint-{self.choice.step}"
 
-    def _show_score(self, state: Any, control: Any, logs: dict[str, Any]) -> None:
+    def _show_score(self, state: Any, logs: dict[str, Any]) -> None:
         # `logs` is the dictionary the trainer compares afterwards; log_history holds a copy, which
         # must carry the score too, so that trainer_state.json tells how a checkpoint was chosen.
         logs[SCORE_KEY] = self._metric_at(state.global_step)
         if state.log_history:
             state.log_history[-1][SCORE_KEY] = logs[SCORE_KEY]
-        if not control.should_evaluate:
-            # The one of `eval_on_start`: the trainer compares no evaluation that was not due.
-            self._put_books_right(state)
 
     def _report_score(
         self, state: Any, reading: Reading, score: Score, logs: Mapping[str, Any]

@@ -42,7 +42,8 @@ def test_a_turn_that_only_calls_tools_fits_the_template() -> None:
 
     text = loaded(FROM_NOTHING).tokenizer.apply_chat_template(turns, tokenize=False)
 
-    assert text.endswith("<|im_start|>assistant\n<|im_end|>\n")
+    said = '[{"type": "function", "function": {"name": "now", "arguments": {}}}]'
+    assert text.endswith(f"<|im_start|>assistant\n{said}<|im_end|>\n")
 
 
 def test_the_vocabulary_of_the_model_is_that_of_its_tokenizer() -> None:

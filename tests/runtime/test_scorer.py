@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import example, given, strategies as st
 
 from podproof.harness.drawn import subject_of
 from podproof.harness.properties import PROPERTIES
-from podproof.runtime import scorer
+from podproof.runtime import readings, scorer, scores, selfcheck, stopping, trend
 from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
 from podproof.runtime.readings import read_log, usable_loss
 from podproof.runtime.scorer import (
@@ -25,6 +26,9 @@ from podproof.runtime.scores import Score, ScoreState
 from podproof.runtime.selfcheck import ROBUST_VECTORS, failed_vectors
 
 ROBUST = ScorerPlan()
+# A script has the names of all modules together.
+MODULES = (readings, scores, trend, stopping, scorer, selfcheck)
+AS_IN_A_SCRIPT = SimpleNamespace(**{key: it for one in MODULES for key, it in vars(one).items()})
 OFFERED = {
     "robust": ROBUST,
     "other weights": ScorerPlan(gap_weight=0.3, gap_limit=1.0, train_ema_alpha=0.9),
@@ -96,7 +100,7 @@ def test_robust_gives_its_published_values(
 @pytest.mark.parametrize("name", OFFERED)
 @pytest.mark.parametrize("law", PROPERTIES)
 def test_every_scorer_that_is_offered_keeps_every_law(law: str, name: str) -> None:
-    PROPERTIES[law](subject_of(scorer, OFFERED[name]), 50)
+    PROPERTIES[law](subject_of(AS_IN_A_SCRIPT, OFFERED[name]), 50)
 
 
 @given(ANY)
