@@ -65,7 +65,7 @@ def test_a_script_that_hangs_is_ended_in_time_and_the_place_is_told(
     hurried.limit_s = 1.5
     script = beginning_with(tamper, "signal.pause()")
 
-    _, problems = smoke_answer(script, Surroundings(AT_HAND.data_roots, None, hurried))
+    _, problems = smoke_answer(script, Surroundings(AT_HAND.data_roots, warm=hurried))
 
     assert "did not end in time" in problems[0].what
     assert "in _train_and_deliver" in problems[0].what
@@ -88,7 +88,7 @@ def test_a_process_that_is_left_running_is_told_and_ended(
     _, problems = smoke_answer(beginning_with(tamper, start), warm_at_hand)
 
     assert "left processes running" in problems[0].what
-    assert not is_running(int(note.read_text()))
+    until(lambda: not is_running(int(note.read_text())))
 
 
 def test_a_job_ends_when_nobody_waits_for_it_any_more(
