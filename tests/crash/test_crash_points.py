@@ -18,7 +18,7 @@ SAMPLES = [
     ("sft", Kind.ERROR, 5),
     ("sft", Kind.HOOK, 3),
     ("sft", Kind.TEAR, 3),
-    ("sft", Kind.FULL, 1),
+    pytest.param("sft", Kind.FULL, 1, marks=pytest.mark.slow),
     ("dpo", Kind.KILL, 2),
     ("dpo", Kind.TERM, 1),
     ("orpo", Kind.KILL, 2),

@@ -21,5 +21,5 @@ def test_a_change_leaves_the_value_it_was_made_from() -> None:
 
 
 def test_a_name_that_is_no_field_is_not_set() -> None:
-    with pytest.raises(AssertionError, match="ScorerPlan lacks one of"):
+    with pytest.raises(TypeError, match="ScorerPlan lacks one of"):
         changed(ScorerPlan(), gap_wait=0.1)
