@@ -134,7 +134,11 @@ class Container:
     def _run_again_and_again(self) -> None:
         pause_s = self.spec.pause_s
         while not self._is_stopping.is_set():
-            self._run_once()
+            try:
+                self._run_once()
+            except OSError as error:
+                # This machine could not start it, for want of memory say; as on a pod, again later.
+                self.log.write(LogSource.SYSTEM, f"error starting container: {error}")
             self._is_stopping.wait(pause_s)
             pause_s = min(2 * pause_s, self.spec.longest_pause_s)
 
@@ -188,6 +192,8 @@ def _start_supervisor(spec: ContainerSpec) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A copy: started from a thread, it would read the environment while another changes it.
+        env=dict(os.environ),
         start_new_session=True,  # so that Ctrl-C in a terminal reaches the launcher alone
     )
     orders = {

@@ -41,10 +41,13 @@ def test_a_fault_that_only_training_shows_is_refused_by_its_gate(
     assert judged.is_caught, f"{case.planted}: {dict(judged.problems)}"
 
 
-@pytest.mark.parametrize("case", [case for case in PLANTED if case.missed], ids=lambda c: c.name)
-def test_a_fault_on_the_list_of_the_missed_is_still_missed(case: Case, tmp_path: Path) -> None:
+def test_a_fault_on_the_list_of_the_missed_is_still_missed(tmp_path: Path) -> None:
     # So that a gate that learns to see one takes it off the list.
-    assert not judge(case, tmp_path).is_caught
+    seen = [
+        case.name for case in PLANTED if case.missed and judge(case, tmp_path / case.name).is_caught
+    ]
+
+    assert seen == []
 
 
 # Each fourth one here, all of them at all levels under make test-slow.

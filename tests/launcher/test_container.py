@@ -122,6 +122,19 @@ def test_a_container_whose_supervisor_is_killed_is_killed_and_started_again(
     sleeper.join()
 
 
+def test_a_container_that_the_machine_cannot_start_is_tried_again(
+    tmp_path: Path, wait_until: WaitUntil, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "executable", "/nowhere/python")
+        sleeper = container(tmp_path, "sleep", "600")
+        wait_until(lambda: "error starting container" in (tmp_path / "log").read_text())
+
+    wait_until(lambda: sleeper.uptime_s is not None)
+    sleeper.stop()
+    sleeper.join()
+
+
 def test_a_log_gives_back_what_was_written(tmp_path: Path) -> None:
     log = ContainerLog(tmp_path / "new" / "log")
 
