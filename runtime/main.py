@@ -109,6 +109,8 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
         surroundings = read_surroundings(plan)
         if options.selfcheck:
             return selfcheck(plan, surroundings)
+        with _full_disk_explained(surroundings.output):
+            surroundings.output.mkdir(parents=True, exist_ok=True)
         rank: Alone = parts.get("ranks", Alone)(plan, surroundings.output)
         code = rank.start_all()
     except PodproofError as error:
@@ -119,7 +121,6 @@ def main(plan_json: str, parts: Mapping[str, Any], argv: list[str] | None = None
 
 def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, rank: Alone) -> int:
     output, boot, heard = surroundings.output, surroundings.boot, rank.heard
-    output.mkdir(parents=True, exist_ok=True)
     source = ReportSource(surroundings.run_id, boot, seqs_so_far(output, boot))
     reporter = rank.reporter(lambda: Reporter(output, source, endpoint=surroundings.endpoint))
     code = EXIT_PREEMPTED
@@ -132,7 +133,8 @@ def _run_here(plan: Plan, parts: Mapping[str, Any], surroundings: Surroundings, 
         # no other start will deliver has all the time there is, signal or not.
         heard.is_awaited = True
         reporter.write(FLUSH_SECONDS_STOPPED)
-        heard.is_awaited = False
+        # From here on one signal ends a run that goes on later, and two one that is over.
+        heard.is_awaited = code != EXIT_PREEMPTED
         with contextlib.suppress(KeyboardInterrupt):
             reporter.close(FLUSH_SECONDS_STOPPED if code == EXIT_PREEMPTED else FLUSH_SECONDS)
 

@@ -223,12 +223,14 @@ class EventSpool:
         return 0
 
     def _save_ack(self, event_id: str) -> None:
+        fresh = self._output / f"{ACK_FILE}.new"
         try:
-            fresh = self._output / f"{ACK_FILE}.new"
             fresh.write_text(f"{event_id}\n", encoding="ascii")
             fresh.replace(self._output / ACK_FILE)
         except OSError:
             self.failed_writes += 1  # after a restart some events are sent again, no more than that
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
 
     def _rewrite(self) -> int:
         """Write the file anew, shorter, and put it in place in one step; return what was lost."""

@@ -73,6 +73,10 @@ def _endings(story: Story, _calm: Story) -> Iterator[str]:
     }
     for number, boot in enumerate(story.boots, 1):
         events = story.events_of(number)
+        if not events and _has_no_place(story, number):
+            if "No space left" not in boot.said:
+                yield f"boot {number} failed and does not say why"
+            continue
         endings = [event.kind for event in events if event.is_terminal]
         if boot.code in expected and endings != [expected[boot.code]]:
             yield f"boot {number} ended with {boot.code} and says {endings}"
@@ -80,6 +84,12 @@ def _endings(story: Story, _calm: Story) -> Iterator[str]:
             yield f"boot {number} says {len(endings)} times how it ended: {endings}"
         if boot.code in CODES_FAILED and not _is_explained(events[-1:], boot.said):
             yield f"boot {number} failed and does not say why"
+
+
+def _has_no_place(story: Story, number: int) -> bool:
+    """Tell whether not even the folder of the events could be made; then only the log can speak."""
+    faults = story.faults[number - 1 : number]
+    return any(fault.point.startswith("mkdir . ") for fault in faults)
 
 
 def _is_explained(last: tuple[Event, ...], said: str) -> bool:
