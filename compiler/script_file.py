@@ -19,6 +19,7 @@ from podproof.compiler.ir import PodScript, Run
 from podproof.compiler.lower import pod_spec
 from podproof.compiler.schema import GatesConfig, PodConfig
 from podproof.compiler.script import MANIFEST_NAME, OWN_SCORER
+from podproof.compiler.syntax import syntax_of
 from podproof.runtime.errors import BadPlan, Problem
 from podproof.runtime.plan import Plan, ScorerName, plan_from_json
 
@@ -36,7 +37,7 @@ def read_script(path: Path) -> PodScript:
     """
     text = _text(path)
     try:
-        tree = ast.parse(text)
+        tree = syntax_of(text).tree
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         raise BadScript(Problem(f"{path}:{line}", f"is not Python: {error}", _COMPILE)) from error

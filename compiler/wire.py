@@ -6,11 +6,19 @@ character on the line where it stood, and a traceback from there points into the
 """
 
 import ast
+import copy
 import io
 import tokenize
-from collections.abc import Iterator
 from functools import lru_cache
 from types import CodeType
+from typing import Any, TypeVar
+
+from podproof.compiler.syntax import syntax_of
+
+_Node = TypeVar("_Node", bound=Any)
+
+# Where a statement holds other statements.
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
 @lru_cache(maxsize=4)
@@ -29,22 +37,17 @@ def wire_form(text: str) -> str:
         return text
 
 
-def is_same_program(text: str, other: str) -> bool:
-    """Tell whether two scripts differ in comments, docstrings and blanks only.
+def is_same_program(text: str, travels: str) -> bool:
+    """Tell whether `travels` is the text with its docstrings emptied, comments and blanks aside.
 
     Line numbers count; raises SyntaxError for what is not Python.
     """
-    return _shape(_program(text)) == _shape(_program(other))
+    # Comparing what both compile to is far faster than comparing syntax trees.
+    return _shape(_compiled(_emptied(syntax_of(text).tree))) == _shape(_compiled(travels))
 
 
-def _program(text: str) -> CodeType:
-    """Compile the text, each docstring empty; far faster than comparing syntax trees."""
-    tree = ast.parse(text)
-    for docstring in _docstrings(tree):
-        docstring.value = ast.copy_location(ast.Constant(""), docstring)
-        docstring.value.end_lineno = docstring.end_lineno = docstring.lineno
-        docstring.value.end_col_offset = docstring.end_col_offset = docstring.col_offset + 2
-    return compile(tree, "pod_script.py", "exec", dont_inherit=True)
+def _compiled(program: str | ast.Module) -> CodeType:
+    return compile(program, "pod_script.py", "exec", dont_inherit=True)
 
 
 def _shape(code: CodeType) -> tuple[object, ...]:
@@ -59,31 +62,39 @@ def _shape(code: CodeType) -> tuple[object, ...]:
     return (code.co_code, code.co_exceptiontable, named, taken, lines, constants)
 
 
-def _statements(tree: ast.Module) -> Iterator[ast.AST]:
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
-            inner = getattr(node, name, None)
-            waiting += inner if isinstance(inner, list) else []
+def _emptied(node: _Node) -> _Node:
+    """Return the node with each docstring empty; what does not change is shared, not copied."""
+    blocks = {name: getattr(node, name, None) for name in _BLOCKS}
+    held = {name: block for name, block in blocks.items() if isinstance(block, list)}
+    if not held:
+        return node
+    twin = copy.copy(node)
+    for name, block in held.items():
+        setattr(twin, name, [_emptied(item) for item in block])
+    for docstring in _docstring(node):
+        value = ast.copy_location(ast.Constant(""), docstring)
+        empty = ast.copy_location(ast.Expr(value), docstring)
+        value.end_lineno = empty.end_lineno = docstring.lineno
+        value.end_col_offset = empty.end_col_offset = docstring.col_offset + len('""')
+        twin.body[0] = empty
+    return twin
 
 
-def _docstrings(tree: ast.Module) -> Iterator[ast.Expr]:
-    for node in _statements(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        first = node.body[0] if node.body else None
-        value = first.value if isinstance(first, ast.Expr) else None
-        if isinstance(value, ast.Constant) and isinstance(value.value, str):
-            assert isinstance(first, ast.Expr)
-            yield first
+def _docstring(node: ast.AST) -> list[ast.Expr]:
+    """Return the docstring of a module, class or function, if it has one."""
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if not isinstance(node, documented) or ast.get_docstring(node, clean=False) is None:
+        return []
+    first = node.body[0]
+    assert isinstance(first, ast.Expr)
+    return [first]
 
 
 def _without_docstrings(text: str) -> str:
     # Offsets of the syntax tree count bytes of UTF-8.
     lines = [line.encode() for line in text.split("\n")]
-    for docstring in _docstrings(ast.parse(text)):
+    docstrings = (item for node in syntax_of(text).nodes for item in _docstring(node))
+    for docstring in docstrings:
         first, last = docstring.lineno - 1, (docstring.end_lineno or docstring.lineno) - 1
         rest = lines[last][docstring.end_col_offset :]
         lines[first : last + 1] = [

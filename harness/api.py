@@ -20,6 +20,7 @@ from podproof.compiler.ir import PodScript
 from podproof.compiler.keys import FORMER_NAMES
 from podproof.compiler.pins import POD_PINS
 from podproof.compiler.schema import TrainerConfig, plain
+from podproof.compiler.syntax import syntax_of
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName, Plan
@@ -194,10 +195,10 @@ def _way_out(key: str, there: Collection[str]) -> str:
 def _names(script: PodScript, versions: Mapping[str, str]) -> Iterator[Problem]:
     """Check what the script imports from described packages, and how it calls their classes."""
     try:
-        tree = ast.parse(script.text)
+        nodes = syntax_of(script.text).nodes
     except (SyntaxError, ValueError):
         return  # the artefact gate says what is wrong with the text
-    for node in ast.walk(tree):
+    for node in nodes:
         where = f"pod_script.py:{getattr(node, 'lineno', 1)}"
         if isinstance(node, ast.ImportFrom):
             yield from _import_problems(node, where, versions)

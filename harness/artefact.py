@@ -14,6 +14,7 @@ from podproof.compiler.ir import PodScript, Run
 from podproof.compiler.keys import is_key
 from podproof.compiler.script import compile_run
 from podproof.compiler.script_file import metadata_blocks
+from podproof.compiler.syntax import Syntax, syntax_of
 from podproof.compiler.wire import is_same_program, wire_form
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan, Validator, plan_to_json
@@ -61,18 +62,18 @@ SECRET_SHAPES = {
 def artefact_problems(script: PodScript) -> tuple[Problem, ...]:
     """Return everything that keeps the script from being run as it is; empty when nothing does."""
     try:
-        tree = ast.parse(script.text)
+        syntax = syntax_of(script.text)
     except (SyntaxError, ValueError) as error:
         where = f"pod_script.py:{getattr(error, 'lineno', None) or 1}"
         return (Problem(where, f"is not Python: {error}", RECOMPILE),)
     return (
         *_identity(script),
         *_wire(script.text),
-        *_undefined_names(script.text),
-        *_foreign_imports(tree, script.run),
-        *_effects(tree),
-        *_unset_variables(tree, script),
-        *_plan(tree, script),
+        *_undefined_names(syntax.tree),
+        *_foreign_imports(syntax, script.run),
+        *_effects(syntax.tree),
+        *_unset_variables(syntax, script),
+        *_plan(syntax.tree, script),
         *_metadata(script),
         *_secrets(script),
     )
@@ -93,31 +94,21 @@ def _wire(text: str) -> Iterator[Problem]:
         yield Problem("pod_script.py", "would reach the pod as another program", RECOMPILE)
 
 
-def _undefined_names(text: str) -> Iterator[Problem]:
-    from pyflakes import api, reporter
+def _undefined_names(tree: ast.Module) -> Iterator[Problem]:
+    from pyflakes.checker import Checker
+    from pyflakes.messages import UndefinedExport, UndefinedLocal, UndefinedName
 
-    class Lines:
-        """The file-like that pyflakes writes to."""
-
-        def __init__(self) -> None:
-            self.text = ""
-
-        def write(self, part: str) -> None:
-            self.text += part
-
-    found, errors = Lines(), Lines()
-    api.check(text, "pod_script.py", reporter.Reporter(found, errors))
-    for line in (found.text + errors.text).splitlines():
-        if "undefined name" in line or "referenced before assignment" in line:
-            place, _, what = line.partition(" ")
-            yield Problem(place.rstrip(":"), what, RECOMPILE)
+    for message in Checker(tree, "pod_script.py").messages:
+        if isinstance(message, UndefinedExport | UndefinedLocal | UndefinedName):
+            where = f"pod_script.py:{message.lineno}:{message.col + 1}"
+            yield Problem(where, message.message % message.message_args, RECOMPILE)
 
 
-def _foreign_imports(tree: ast.Module, run: Run) -> Iterator[Problem]:
+def _foreign_imports(syntax: Syntax, run: Run) -> Iterator[Problem]:
     available = _importable(run.requirements)
     available |= {root for root, is_asked in ASKED_FOR.items() if not is_asked(run.plan)}
-    top_level = set(map(id, tree.body))
-    for node in ast.walk(tree):
+    top_level = set(map(id, syntax.tree.body))
+    for node in syntax.nodes:
         for name in _imported(node):
             where = f"pod_script.py:{getattr(node, 'lineno', 1)}"
             root = name.split(".")[0]
@@ -160,10 +151,10 @@ def _effects(tree: ast.Module) -> Iterator[Problem]:
         yield Problem(f"pod_script.py:{node.lineno}", what, RECOMPILE)
 
 
-def _unset_variables(tree: ast.Module, script: PodScript) -> Iterator[Problem]:
+def _unset_variables(syntax: Syntax, script: PodScript) -> Iterator[Problem]:
     """Find environment variables the script cannot do without and nobody sets on the pod."""
     given = {key for key, _ in (*script.run.pod.env, *script.run.pod.secrets)}
-    for node in ast.walk(tree):
+    for node in syntax.nodes:
         if not isinstance(node, ast.Subscript) or not isinstance(node.ctx, ast.Load):
             continue
         name = node.slice.value if isinstance(node.slice, ast.Constant) else None

@@ -4,6 +4,7 @@ Workers are forked from a process that has imported everything, so a batch impor
 stop they end what they started; they also do so when their parent is gone, however it went.
 """
 
+import importlib
 import multiprocessing
 import os
 import signal
@@ -91,6 +92,8 @@ def _judge_alone(experiment: Experiment, order: Order) -> Judgement:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     # Elsewhere forking is not safe, or there is none; a worker then imports everything itself.
     method = "fork" if sys.platform == "linux" else "spawn"
+    if method == "fork":
+        importlib.import_module("podproof.harness.proofs")
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context(method)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_become_worker)

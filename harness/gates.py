@@ -14,7 +14,6 @@ from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
 from podproof.harness.data import data_answer
 from podproof.harness.memory import memory_answer
-from podproof.harness.proofs import dryrun_answer, scorer_answer
 from podproof.harness.regression import regression_answer
 from podproof.harness.size import size_answer
 from podproof.harness.smoke import smoke_answer
@@ -56,14 +55,27 @@ def _artefact(script: PodScript, _surroundings: Surroundings) -> Answer:
     return f"{made_of}, sha256 {script.sha256[:12]}", artefact_problems(script)
 
 
+# Imported when they are asked: Hypothesis alone takes longer than most of the other gates.
+def _scorer(script: PodScript, surroundings: Surroundings) -> Answer:
+    from podproof.harness.proofs import scorer_answer
+
+    return scorer_answer(script, surroundings)
+
+
+def _dryrun(script: PodScript, surroundings: Surroundings) -> Answer:
+    from podproof.harness.proofs import dryrun_answer
+
+    return dryrun_answer(script, surroundings)
+
+
 GATES: tuple[Gate, ...] = (
     Gate("artefact", Level.STATIC, _artefact),
     Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
     Gate("memory", Level.STATIC, memory_answer),
-    Gate("scorer", Level.FAST, scorer_answer, needs_sound_script=True),
-    Gate("dryrun", Level.FAST, dryrun_answer, needs_sound_script=True),
+    Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
+    Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
     Gate("regression", Level.FAST, regression_answer, needs_sound_script=True),
     Gate("trainer", Level.FULL, trainer_answer, needs_sound_script=True, after=("api",)),
     Gate(
