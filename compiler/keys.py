@@ -8,7 +8,8 @@ from typing import Any, get_origin, get_type_hints
 from podproof.compiler.schema import METHODS, SECTIONS
 from podproof.runtime.errors import Problem
 
-# What other tools and earlier releases of the pinned libraries call the same field.
+# What other tools and earlier releases of the pinned libraries call the same field; a name that
+# means something else elsewhere stands with its section.
 FORMER_NAMES: Mapping[str, str] = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -24,6 +25,13 @@ FORMER_NAMES: Mapping[str, str] = {
     "gradient_checkpointing": "activation_checkpointing",
     "max_seq_length": "max_length",
     "torch_dtype": "dtype",
+    "model.name": "name_or_path",
+    "model.path": "name_or_path",
+    "model.id": "name_or_path",
+    "model.model_name_or_path": "name_or_path",
+    "model.pretrained_model_name_or_path": "name_or_path",
+    "model_name_or_path": "name_or_path",
+    "base_model": "name_or_path",
 }
 
 _SECTION_NAMES = (*SECTIONS, "method", "experiment")
@@ -41,7 +49,7 @@ def did_you_mean(key: str, method: str) -> str:
     known = tuple(_known_keys(method))
     section, _, last = key.rpartition(".")
     beside = [name for name in known if name.rpartition(".")[0] == section]
-    last = FORMER_NAMES.get(last, last)
+    last = FORMER_NAMES.get(key) or FORMER_NAMES.get(last, last)
     elsewhere = [name for name in (*beside, *known) if name.rpartition(".")[2] == last]
     others = [name for name in METHODS if name != method and key in _known_keys(name)]
     if elsewhere:

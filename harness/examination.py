@@ -8,13 +8,8 @@ from typing import Any
 
 from podproof.harness.repeats import repeat_notices, repeat_problems, repeats
 from podproof.harness.row_scan import ScanPlan, SourceScan, scan, stream
-from podproof.harness.token_findings import (
-    EVAL,
-    TRAIN,
-    TokenFindings,
-    find_in_tokens,
-    uncounted,
-)
+from podproof.harness.token_counts import EVAL, TRAIN
+from podproof.harness.token_findings import TokenFindings, find_in_tokens, uncounted
 from podproof.harness.tokenizer import TokenizerFiles, load_tokenizer
 from podproof.harness.verdict import OnProgress
 from podproof.runtime.data import data_sources, is_undividable, part_data, undividable

@@ -14,7 +14,10 @@ from podproof.runtime.room import prompt_text, room_checked, room_limit, room_ta
 from podproof.runtime.rows import BadRow, Row, is_conversation
 from podproof.runtime.tally import RowTally
 
+TRAIN, EVAL = "train", "eval"
+
 _BATCH_ROWS = 1_000
+_USES = {TRAIN: "trained on", EVAL: "evaluated on"}
 _ANSWERS = ("messages", "text", "completion", "chosen", "rejected")
 
 
@@ -41,7 +44,7 @@ class TokenTally:
     nothing that was meant. `refused` are rows that the chat template refuses.
     """
 
-    room: RowTally = field(default_factory=room_tally)
+    room: RowTally
     lengths: Counter[int] = field(default_factory=Counter)
     unspoken: int = 0
     alike: int = 0
@@ -80,7 +83,7 @@ def count_tokens(
     rows = iter(rows)
     while batch := list(islice(rows, _BATCH_ROWS)):
         for part in {part for part, _ in batch}:
-            tally = tallies.setdefault(part, TokenTally())
+            tally = tallies.setdefault(part, TokenTally(room_tally(_USES[part])))
             of_part = [row for its_part, row in batch if its_part == part]
             _count_batch(list(_rendered(of_part, counter, tally)), counter, cut, tally)
     return tallies

@@ -6,6 +6,7 @@ from typing import Any
 
 from podproof.harness.chat_template import knows_training_templates, training_template
 from podproof.harness.token_counts import (
+    TRAIN,
     CutPlan,
     TokenTally,
     count_tokens,
@@ -17,8 +18,6 @@ from podproof.harness.tokenizer import TokenCounter
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan
 from podproof.runtime.rows import Row, is_conversation
-
-TRAIN, EVAL = "train", "eval"
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,6 @@ def room_limit(
     return max_length or _ROOM_LENGTHS.get(method)
 
 
-def room_tally() -> RowTally:
-    """Return an empty tally of rows by the room that is left for an answer."""
-    return RowTally("method.max_length", "raise it, or shorten or take out these rows")
+def room_tally(use: str) -> RowTally:
+    """Return an empty tally of rows, by the room that is left for an answer."""
+    return RowTally("method.max_length", "raise it, or shorten or take out these rows", use)

@@ -16,11 +16,13 @@ _TALLY_KINDS = 100
 class RowTally:
     """The rows of one source, counted: how many are bad, in which ways, and a few examples.
 
-    `source` and `way_out` are those of the problem that closes the list.
+    `source` and `way_out` are those of the problem that closes the list; `use` is what the rows
+    are for.
     """
 
     source: str
     way_out: str = "mend these rows, or take them out"
+    use: str = "trained on"
     rows: int = 0
     bad: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
@@ -39,7 +41,7 @@ class RowTally:
         if not self.bad:
             return (), ()
         kinds = ", ".join(f"{count} x {kind}" for kind, count in self.kinds.most_common(5))
-        what = f"{self.bad} of {self.rows} rows cannot be trained on ({kinds})"
+        what = f"{self.bad} of {self.rows} rows cannot be {self.use} ({kinds})"
         if self.bad > most * self.rows:
             way_out = f"{self.way_out}; data.max_bad_fraction lets a share of them be dropped"
             return (*self.shown, Problem(self.source, what, way_out)), ()

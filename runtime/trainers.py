@@ -15,6 +15,7 @@ from podproof.runtime.plan import AdapterKind, MethodName, Plan
 from podproof.runtime.room import prompt_text, room_checked, room_limit, room_tally
 from podproof.runtime.rows import Row, Rows, is_conversation, row_texts
 from podproof.runtime.safeguard import Safeguard, SafeguardedTrainer
+from podproof.runtime.tally import RowTally
 
 _TRAINER_GPU_SWITCHES = (
     "bf16",
@@ -223,8 +224,8 @@ def _with_room_for_answers(
     if limit is None:
         return rows, ()
     judged = [
-        _part_with_room(part, tokenizer, limit, plan.data.max_bad_fraction)
-        for part in (rows.train, rows.eval)
+        _part_with_room(part, tokenizer, limit, room_tally(use), plan.data.max_bad_fraction)
+        for part, use in ((rows.train, "trained on"), (rows.eval, "evaluated on"))
     ]
     problems = [problem for _, found, _ in judged for problem in found]
     if problems:
@@ -234,9 +235,9 @@ def _with_room_for_answers(
 
 
 def _part_with_room(
-    rows: Sequence[Row], tokenizer: Any, limit: int, most: float
+    rows: Sequence[Row], tokenizer: Any, limit: int, tally: RowTally, most: float
 ) -> tuple[tuple[Row, ...], tuple[Problem, ...], tuple[str, ...]]:
-    tally, kept = room_tally(), []
+    kept = []
     render = functools.partial(
         tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True
     )

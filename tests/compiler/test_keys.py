@@ -44,6 +44,8 @@ def test_nothing_lies_below_a_value(key: str) -> None:
         ("method.max_seq_length", "method.max_length"),
         ("model.max_length", "method.max_length"),
         ("model.torch_dtype", "model.dtype"),
+        ("model.path", "model.name_or_path"),
+        ("model_name_or_path", "model.name_or_path"),
         ("data.eval.fractoin", "data.eval.fraction"),
         ("scorer.patience", "scorer.early_stopping.patience"),
         ("pod.gpus", "pod.gpu"),

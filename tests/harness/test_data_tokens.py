@@ -60,6 +60,19 @@ def test_a_prompt_that_fills_max_length_is_dropped_within_the_share(tmp_path: Pa
     assert answered.details["tokens"]["train"]["no_room"] == 1
 
 
+def test_rows_to_train_on_and_to_evaluate_on_are_told_apart(tmp_path: Path) -> None:
+    rows = [pair(number, LONG) for number in range(10)]
+    data = data_of(tmp_path, rows, eval=EvalPlan(fraction=0.2))
+
+    answered = ask(tmp_path, plan_of(data, method=MethodName.ORPO, max_length=64))
+
+    closing = [item.what for item in answered.problems if item.where == "method.max_length"]
+    assert [what.partition(" (")[0] for what in closing] == [
+        "8 of 8 rows cannot be trained on",
+        "2 of 2 rows cannot be evaluated on",
+    ]
+
+
 @pytest.mark.parametrize(
     "arguments", [{"max_length": None}, {"max_length": 64, "truncation_mode": "keep_end"}]
 )
