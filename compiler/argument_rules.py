@@ -34,6 +34,9 @@ SFT_LOSSES = ("nll", "dft")
 PACKING_STRATEGIES = ("bfd", "bfd_split", "wrapped")
 TRUNCATION_MODES = ("keep_start", "keep_end")
 
+# One process writes a checkpoint, and the others wait.
+_LEAST_TIMEOUT_S = 60
+
 # Arguments that undo what the script is there for, with the reason.
 REFUSED_ARGUMENTS = {
     "auto_find_batch_size": (
@@ -83,9 +86,23 @@ def refused_arguments(config: Config) -> Iterator[Problem]:
         yield Problem(
             "trainer.extra.save_only_model", what, "set recovery.resume=never, or drop it"
         )
+    if extra.get("ignore_data_skip") and config.recovery.resume is not Resume.NEVER:
+        what = "trains a resumed run on the first rows once more, and on others never"
+        yield Problem("trainer.extra.ignore_data_skip", what, "take it out")
+    yield from _processes(config)
     if extra.get("use_cpu") and config.pod.gpu:
         what = "would leave the rented GPU idle"
         yield Problem("trainer.extra.use_cpu", what, "take it out, or set pod.gpu=[]")
+
+
+def _processes(config: Config) -> Iterator[Problem]:
+    extra, timeout_s = config.trainer.extra, config.trainer.extra.get("ddp_timeout")
+    if extra.get("ddp_backend") == "gloo" and config.pod.gpu:
+        what = "moves the gradients of rented GPUs through the CPU"
+        yield Problem("trainer.extra.ddp_backend", what, "take it out: nccl is used on GPUs")
+    if isinstance(timeout_s, int | float) and timeout_s < _LEAST_TIMEOUT_S:
+        what = f"ends the run when one process waits {timeout_s:g} s for another, as at each save"
+        yield Problem("trainer.extra.ddp_timeout", what, "take it out (1800)")
 
 
 def workers(config: Config) -> Iterator[Problem]:
@@ -160,6 +177,9 @@ def rented_gpus(config: Config) -> Iterator[Problem]:
     if config.trainer.fp16 and config.model.dtype == "bfloat16":
         what = "fp16 scaling does not work on weights that are bfloat16"
         yield Problem("trainer.fp16", what, "set trainer.bf16=true trainer.fp16=false")
+    if config.trainer.extra.get("fp16_full_eval") and config.model.dtype == "bfloat16":
+        what = "evaluates bfloat16 weights in a format that ends at 65,504"
+        yield Problem("trainer.extra.fp16_full_eval", what, "set bf16_full_eval instead")
 
 
 ARGUMENT_RULES = (

@@ -10,15 +10,16 @@ from packaging.utils import canonicalize_name
 
 from podproof.compiler.gpu_rules import DEEPSPEED_OURS
 from podproof.compiler.ir import PodSpec, Run
+from podproof.compiler.optimizers import BITSANDBYTES_OPTIMIZERS
 from podproof.compiler.own_scorer import own_scorer_text
 from podproof.compiler.pins import (
+    BITSANDBYTES_PINS,
     DEEPSPEED_PINS,
     GGUF_PINS,
     HUB_PINS,
     INTEGRATION_PINS,
     JSON_SCHEMA_PINS,
     POD_PINS,
-    QLORA_PINS,
 )
 from podproof.compiler.schema import Config, EvalStrategy, PodConfig, plain
 from podproof.runtime.plan import AdapterKind, Plan, PublishTo, ScorerPlan, Validator
@@ -114,8 +115,9 @@ def _schedule(config: Config) -> dict[str, Any]:
 
 def _requirements(config: Config) -> tuple[str, ...]:
     pins = dict(POD_PINS)
-    if config.adapter.kind is AdapterKind.QLORA:
-        pins |= QLORA_PINS
+    is_quantized = config.adapter.kind is AdapterKind.QLORA
+    if is_quantized or config.trainer.optim in BITSANDBYTES_OPTIMIZERS:
+        pins |= BITSANDBYTES_PINS
     if config.trainer.deepspeed:
         pins |= DEEPSPEED_PINS
     if config.model.gguf_file is not None:

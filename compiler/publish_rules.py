@@ -34,9 +34,9 @@ def published_on_the_hub(config: Config) -> Iterator[Problem]:
     if not REPO_ID.fullmatch(repo_id) or len(repo_id) > REPO_ID_CHARS:
         what = f"publish.to=hub needs owner/name, got {config.publish.repo_id!r}"
         yield Problem("publish.repo_id", what, "set publish.repo_id=your-name/your-model")
-    if "HF_TOKEN" in config.pod.env:
-        what = "would stand in plain text in the config and in the pod's settings"
-        yield Problem("pod.env.HF_TOKEN", what, "set +pod.secrets.HF_TOKEN=name_of_the_secret")
+    if repo_id == config.model.name_or_path:
+        what = f"{repo_id} is the model that is trained, which would be overwritten"
+        yield Problem("publish.repo_id", what, "set publish.repo_id=your-name/your-model")
     if config.pod.provider is not Provider.LOCAL and "HF_TOKEN" not in config.pod.secrets:
         what = "publish.to=hub needs HF_TOKEN on the pod, a token that may write to the hub"
         way_out = "make a secret in RunPod's console, then +pod.secrets.HF_TOKEN=name_of_the_secret"

@@ -7,17 +7,16 @@ one command lists everything. A rule names the key, the value, why it matters, a
 import math
 import re
 from collections.abc import Callable, Iterator
-from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.environment_rules import ENVIRONMENT_RULES, WIRE_WAY_OUT
 from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
-from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
-from podproof.compiler.pins import INTEGRATION_PINS
+from podproof.compiler.limits import CARRIED
 from podproof.compiler.pod_rules import POD_RULES
 from podproof.compiler.prediction_rules import prediction_problems
 from podproof.compiler.publish_rules import (
@@ -25,6 +24,8 @@ from podproof.compiler.publish_rules import (
     published_folder,
     published_on_the_hub,
 )
+from podproof.compiler.report_rules import REPORT_RULES
+from podproof.compiler.schedule_rules import SCHEDULE_RULES
 from podproof.compiler.schema import (
     GATE_IDS,
     Config,
@@ -48,6 +49,8 @@ from podproof.runtime.rows import METHOD_FORMATS
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
+_MOST_STEPS = 10_000_000
 
 # Arguments that the plan itself decides: overriding one would break the selection rule.
 OWN_ARGUMENTS = frozenset(
@@ -156,8 +159,8 @@ def _data(config: Config) -> Iterator[Problem]:
 
 def _trainer(config: Config) -> Iterator[Problem]:
     trainer = config.trainer
-    if trainer.max_steps != -1 and trainer.max_steps < 1:
-        what = f"must be -1 (use the epochs) or at least 1, got {trainer.max_steps}"
+    if trainer.max_steps != -1 and not 1 <= trainer.max_steps <= _MOST_STEPS:
+        what = f"must be -1 (use the epochs), or from 1 to {_MOST_STEPS:,}, got {trainer.max_steps}"
         yield Problem("trainer.max_steps", what, "set trainer.max_steps=-1")
     if trainer.bf16 and trainer.fp16:
         yield Problem("trainer.fp16", "bf16 and fp16 exclude each other", "set trainer.bf16=false")
@@ -187,6 +190,9 @@ def _method(config: Config) -> Iterator[Problem]:
     method = config.method
     if isinstance(method, SftMethod) and method.padding_free and not method.packing:
         yield from _padding_free(method)
+    if isinstance(method, SftMethod) and method.packing and method.max_length is None:
+        what = "must have a value with packing, which fills sequences of this length"
+        yield Problem("method.max_length", what, "set method.max_length=1024")
     weights = method.loss_weights if isinstance(method, DpoMethod) else None
     if isinstance(method, DpoMethod) and weights is not None:
         if len(weights) == len(method.loss_type):
@@ -229,6 +235,13 @@ def _recovery(config: Config) -> Iterator[Problem]:
     if resume not in set(Resume) and "/" not in resume:
         what = f"must be auto, never or the path of a checkpoint, got {resume!r}"
         yield Problem("recovery.resume", what, "write a folder that the pod sees, with its slashes")
+    elif "/" in resume and config.pod.provider is Provider.RUNPOD and not _is_on_the_volume(resume):
+        what = f"a rented pod sees no {resume}: its volume is /workspace"
+        yield Problem("recovery.resume", what, "write /workspace/.../checkpoint-N")
+
+
+def _is_on_the_volume(path: str) -> bool:
+    return path.startswith("/workspace/")
 
 
 def _requirements(config: Config) -> Iterator[Problem]:
@@ -260,32 +273,10 @@ def _pod(config: Config) -> Iterator[Problem]:
     lists = [(key, item) for key in _SENT_LISTS for item in getattr(pod, key)]
     for key, value in singles + lists:
         if value is not None and not (value and CARRIED.fullmatch(value)):
-            yield Problem(f"pod.{key}", f"{value!r} cannot be sent to RunPod", _WIRE_WAY_OUT)
+            yield Problem(f"pod.{key}", f"{value!r} cannot be sent to RunPod", WIRE_WAY_OUT)
 
 
 _SENT_LISTS = ("gpu", "data_centers", "cuda_versions")
-_WIRE_WAY_OUT = "leave out quotes, backslashes, newlines and NUL: RunPod's SDK escapes nothing"
-
-
-def _environment(config: Config) -> Iterator[Problem]:
-    pod = config.pod
-    pairs = [("env", *item) for item in pod.env.items()]
-    pairs += [("secrets", *item) for item in pod.secrets.items()]
-    for section, name, value in pairs:
-        key = f"pod.{section}.{name}"
-        if not ENV_NAME.fullmatch(name):
-            yield Problem(key, "is not the name of an environment variable", "use A-Z, 0-9 and _")
-        if RESERVED_ENV.fullmatch(name):
-            yield Problem(key, "is set by RunPod or podproof", "choose another name")
-        if not CARRIED.fullmatch(value):
-            # The value may be somebody's key, so it is not shown.
-            yield Problem(key, "has a character that cannot be sent to a pod", _WIRE_WAY_OUT)
-    for name in sorted(pod.env.keys() & pod.secrets.keys()):
-        yield Problem(f"pod.secrets.{name}", "is in pod.env too", f"take pod.env.{name} out")
-    for name, secret in pod.secrets.items():
-        if not re.fullmatch(r"[A-Za-z0-9_]+", secret):
-            what = "must be the name of a RunPod secret, not its value"
-            yield Problem(f"pod.secrets.{name}", what, "create the secret in RunPod's console")
 
 
 def _off_the_pod(config: Config) -> Iterator[Problem]:
@@ -298,38 +289,12 @@ def _off_the_pod(config: Config) -> Iterator[Problem]:
     if config.data.source is DataSource.HUB:
         return
     for key, path in (("path", config.data.path), ("eval.path", config.data.eval.path)):
-        if path is not None and not path.startswith("/workspace/"):
+        if path is not None and not _is_on_the_volume(path):
             yield Problem(
                 f"data.{key}",
                 f"{path!r} is a file on this machine, which a rented pod cannot read",
                 "put it on the network volume (/workspace/...), or on the hub: data.source=hub",
             )
-
-
-def _report(config: Config) -> Iterator[Problem]:
-    report = config.report
-    for integration in report.integrations:
-        if integration not in INTEGRATION_PINS:
-            what = f"{integration!r} is not one of {', '.join(sorted(INTEGRATION_PINS))}"
-            yield Problem("report.integrations", what, "set report.integrations=[]")
-    if report.sink is not Sink.HTTP:
-        return
-    if not _is_web_address(report.url or ""):
-        what = f"sink=http needs an http(s) URL, got {report.url!r}"
-        yield Problem("report.url", what, "set report.url=https://collector.example.org")
-    elif "@" in urlsplit(report.url or "").netloc:
-        what = "carries a password, which would stand in the script"
-        yield Problem("report.url", what, "set PODPROOF_REPORT_TOKEN where podproof runs instead")
-
-
-def _is_web_address(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        is_whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, a port that is no number
-        return False
-    # The parser drops line breaks without a word; the client that posts would not.
-    return is_whole and text.isprintable() and " " not in text
 
 
 def _skips(config: Config) -> Iterator[Problem]:
@@ -362,10 +327,8 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _recovery,
     _requirements,
     _pod,
-    _environment,
     _off_the_pod,
     prediction_problems,
-    _report,
     published_folder,
     published_on_the_hub,
     outlives_the_pod,
@@ -373,4 +336,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     *ARGUMENT_RULES,
     *GPU_RULES,
     *POD_RULES,
+    *ENVIRONMENT_RULES,
+    *SCHEDULE_RULES,
+    *REPORT_RULES,
 )

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+from podproof.compiler.credentials import SECRET_SHAPES
 from podproof.compiler.ir import PodScript, Run
 from podproof.compiler.keys import is_key
 from podproof.compiler.script import compile_run
@@ -43,19 +44,6 @@ def _holds_answers_against_a_schema(plan: Plan) -> bool:
 ASKED_FOR: Mapping[str, Callable[[Plan], bool]] = {
     "jsonschema": _holds_answers_against_a_schema,
     "referencing": _holds_answers_against_a_schema,
-}
-
-# Shapes of credentials that must never stand in a script. Sources: the issuers' own documents.
-SECRET_SHAPES = {
-    "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{30,}"),
-    "a RunPod API key": re.compile(r"\brpa_[A-Za-z0-9]{30,}"),
-    "an AWS access key": re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b"),
-    "a GitHub token": re.compile(r"\b(ghp|gho|ghs|github_pat)_[A-Za-z0-9_]{30,}"),
-    "an OpenAI-style key": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
-    "a JSON web token": re.compile(
-        r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
-    ),
 }
 
 
@@ -215,17 +203,6 @@ def _secrets(script: PodScript) -> Iterator[Problem]:
         if match is not None and not keys:
             line = script.text.count("\n", 0, match.start()) + 1
             yield Problem(f"pod_script.py:{line}", what, way_out)
-
-
-def without_secrets(text: str) -> str:
-    """Return a text with everything that looks like a credential struck out.
-
-    >>> without_secrets("model.revision=hf_" + 30 * "a")
-    'model.revision=***'
-    """
-    for shape in SECRET_SHAPES.values():
-        text = shape.sub("***", text)
-    return text
 
 
 def _leaves(value: object, where: str) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from podproof.harness.examination import Examined, examine
 from podproof.harness.row_advice import with_ways_out
 from podproof.harness.row_cache import cache_key, code_sha256, remember, remembered
 from podproof.harness.row_scan import has_parquet_reader
+from podproof.harness.run_length import run_length_problems
 from podproof.harness.tokenizer import TokenizerFiles, find_tokenizer
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.advice import selection_notices
@@ -46,6 +47,8 @@ def data_answer(
         return f"{len(missing)} file(s) missing", (*absent, *missing), {}
     found = _examined(plan, [path for _, path in paths if path is not None], surroundings)
     problems = with_ways_out(found.problems)
+    if not problems:
+        problems = tuple(run_length_problems(plan, arithmetic(plan, found.train)))
     return "; ".join([*found.facts, *_advice(plan, found)]), (*absent, *problems), found.details
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from podproof.compiler.credentials import without_secrets
 from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript, Run
 from podproof.compiler.lower import lower
@@ -12,7 +13,6 @@ from podproof.compiler.places import LocatedProblem
 from podproof.compiler.read import Request, locate, read
 from podproof.compiler.script import compile_run
 from podproof.compiler.script_file import read_script
-from podproof.harness.artefact import without_secrets
 from podproof.harness.gates import clear, refused_config, refused_script
 from podproof.harness.surroundings import surroundings
 from podproof.harness.verdict import (

@@ -8,13 +8,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from podproof.compiler.pins import (
+    BITSANDBYTES_PINS,
     DEEPSPEED_PINS,
     GGUF_PINS,
     HUB_PINS,
     INTEGRATION_PINS,
     JSON_SCHEMA_PINS,
     POD_PINS,
-    QLORA_PINS,
 )
 from tests.compiler.conftest import ROOT
 
@@ -51,7 +51,7 @@ def test_the_extra_for_the_examples_names_the_same_versions() -> None:
 
 
 def test_no_package_is_pinned_twice() -> None:
-    wanted = [QLORA_PINS, GGUF_PINS, HUB_PINS, DEEPSPEED_PINS, JSON_SCHEMA_PINS]
+    wanted = [BITSANDBYTES_PINS, GGUF_PINS, HUB_PINS, DEEPSPEED_PINS, JSON_SCHEMA_PINS]
     tables = [POD_PINS, *wanted, *INTEGRATION_PINS.values()]
     names = [name for table in tables for name in table]
 
@@ -59,7 +59,7 @@ def test_no_package_is_pinned_twice() -> None:
 
 
 def test_pins_are_written_under_their_canonical_names() -> None:
-    wanted = [QLORA_PINS, GGUF_PINS, HUB_PINS, DEEPSPEED_PINS, JSON_SCHEMA_PINS]
+    wanted = [BITSANDBYTES_PINS, GGUF_PINS, HUB_PINS, DEEPSPEED_PINS, JSON_SCHEMA_PINS]
     tables = [POD_PINS, *wanted, *INTEGRATION_PINS.values()]
     names = [name for table in tables for name in table]
 

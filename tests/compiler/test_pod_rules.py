@@ -34,6 +34,11 @@ def found(config: Config, values: Mapping[str, Any]) -> list[Problem]:
         ({"pod.gpu": V100}, "pod.gpu", "older"),
         ({"pod.gpu": ("AMD Instinct MI300X OAM",)}, "pod.gpu", "no NVIDIA GPU"),
         ({"pod.gpu": V100, **FLASH, **OLDER_TORCH}, "pod.gpu", "Ampere"),
+        ({"pod.cloud": Cloud.COMMUNITY}, "pod.cloud", "SECURE"),
+        ({"pod.network_volume": "/workspace"}, "pod.network_volume", "console"),
+        ({"pod.data_centers": ("eu-ro-1",)}, "pod.data_centers", "EU-RO-1"),
+        ({"pod.max_hours": 0.1}, "pod.max_hours", "0.2"),
+        ({"pod.gpu": A100, "pod.max_usd": 0.1}, "pod.max_usd", "minutes"),
     ],
     ids=str,
 )
@@ -55,6 +60,9 @@ def test_what_cannot_run_is_refused(
         {"pod.cuda_versions": ("12.8",), **OTHER_BUILD},
         {"pod.gpu": V100, **OLDER_TORCH},
         {"pod.gpu": A100, **FLASH},
+        {"pod.cloud": Cloud.ALL, "pod.data_centers": ("EU-RO-1", "US-TX-3")},
+        {"pod.max_hours": 0.2},
+        {"pod.gpu": A100, "pod.max_usd": 2.0},
     ],
     ids=str,
 )

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from podproof.compiler.argument_rules import REFUSED_ARGUMENTS
+from podproof.compiler.environment_rules import switches, tokens
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
 from podproof.compiler.pod_rules import POD_RULES
 from podproof.compiler.rules import RULES, violations
+from podproof.compiler.schedule_rules import SCHEDULE_RULES
 from podproof.compiler.schema import Config, EvalStrategy
 from podproof.runtime.plan import (
     AdapterKind,
@@ -91,13 +93,13 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("_pod", "rented_sft", {"pod.image": ""}, "pod.image"),
     ("_pod", "rented_sft", {"pod.network_volume": "a\\b"}, "pod.network_volume"),
     ("_pod", "rented_sft", {"pod.data_centers": ("EU\n",)}, "pod.data_centers"),
-    ("_environment", "sft", {"pod.env": {"A-B": "x"}}, "pod.env.A-B"),
-    ("_environment", "sft", {"pod.env": {"PODPROOF_DATA": "x"}}, "pod.env.PODPROOF_DATA"),
-    ("_environment", "sft", {"pod.env": {"RUNPOD_API_KEY": "x"}}, "pod.env.RUNPOD_API_KEY"),
-    ("_environment", "sft", {"pod.env": {"A": 'say "x"'}}, "pod.env.A"),
-    ("_environment", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
-    ("_environment", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
-    ("_environment", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
+    ("variables", "sft", {"pod.env": {"A-B": "x"}}, "pod.env.A-B"),
+    ("variables", "sft", {"pod.env": {"PODPROOF_DATA": "x"}}, "pod.env.PODPROOF_DATA"),
+    ("variables", "sft", {"pod.env": {"RUNPOD_API_KEY": "x"}}, "pod.env.RUNPOD_API_KEY"),
+    ("variables", "sft", {"pod.env": {"A": 'say "x"'}}, "pod.env.A"),
+    ("variables", "sft", {"pod.env": {"A": "\ud800"}}, "pod.env.A"),
+    ("credentials", "sft", {"pod.secrets": {"A": "hf_token value"}}, "pod.secrets.A"),
+    ("variables", "sft", {"pod.env": {"A": "x"}, "pod.secrets": {"A": "x"}}, "pod.secrets.A"),
     ("outlives_the_pod", "rented_sft", {"pod.network_volume": None}, "pod.network_volume"),
     ("_off_the_pod", "rented_sft", {"report.sink": Sink.LOCAL}, "report.sink"),
     ("_off_the_pod", "rented_sft", {"data.source": DataSource.JSONL}, "data.path"),
@@ -135,13 +137,23 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"predictions.enabled": True, "trainer.eval_strategy": EvalStrategy.NO},
         "predictions.enabled",
     ),
-    ("_report", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
-    ("_report", "sft", {"report.sink": Sink.HTTP}, "report.url"),
-    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "ftp://a"}, "report.url"),
-    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://["}, "report.url"),
-    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a:b"}, "report.url"),
-    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a\n"}, "report.url"),
-    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "http://me:x@a"}, "report.url"),
+    ("integrations", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
+    ("address", "sft", {"report.sink": Sink.HTTP}, "report.url"),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "ftp://a"}, "report.url"),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "http://["}, "report.url"),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a:b"}, "report.url"),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "http://a\n"}, "report.url"),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "http://me:x@a"}, "report.url"),
+    *(
+        ("address", "rented_sft", {"report.sink": Sink.HTTP, "report.url": url}, "report.url")
+        for url in (
+            "http://localhost:8080",
+            "https://192.168.1.5",
+            "https://[::1]/x",
+            "https://nas.local",
+            "https://c.example.org/x?token=0123456789abcdef",
+        )
+    ),
     ("published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
     ("published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
     ("published_folder", "sft", {"publish.dir": ""}, "publish.dir"),
@@ -160,8 +172,8 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     (
         "published_on_the_hub",
         "sft",
-        {**ON_THE_HUB, "pod.env": {"HF_TOKEN": "hf_x"}},
-        "pod.env.HF_TOKEN",
+        {**ON_THE_HUB, "publish.repo_id": "me/base", "model.name_or_path": "me/base"},
+        "publish.repo_id",
     ),
     (
         "outlives_the_pod",
@@ -281,12 +293,13 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_method", "sft", {"method.padding_free": True, "method.max_length": None}),
     ("scorer_rules", "orpo", {"scorer.objective": Objective.ACCURACY}),
     ("_method", "dpo", {"method.loss_type": ("sigmoid", "sft"), "method.loss_weights": (1.0, 0.5)}),
-    ("_recovery", "sft", {"recovery.resume": "/workspace/run-1/output/checkpoint-8"}),
+    ("_recovery", "sft", {"recovery.resume": "/home/me/checkpoint-8"}),
+    ("_recovery", "rented_sft", {"recovery.resume": "/workspace/run-1/output/checkpoint-8"}),
     ("_adapter", "sft", {"adapter.target_modules": ("q:",)}),
     ("_adapter", "rented_sft", {"adapter.target_modules": ("q_proj", "layers.0.v_proj")}),
     ("_requirements", "sft", {"pod.requirements": {"flash-attn": "2.8.3+cu13.post1"}}),
     ("_pod", "rented_sft", {"pod.gpu_count": 1, "pod.data_centers": ("EU-RO-1",)}),
-    ("_environment", "sft", {"pod.env": {"A": "it's $HOME, 漢字"}, "pod.secrets": {"HF": "hf"}}),
+    ("variables", "sft", {"pod.env": {"A": "it's $HOME, 漢字"}, "pod.secrets": {"HF": "hf"}}),
     ("_off_the_pod", "rented_sft", {"publish.to": PublishTo.NONE}),
     (
         "_off_the_pod",
@@ -309,7 +322,11 @@ ALLOWED: list[tuple[str, str, Values]] = [
         },
     ),
     ("prediction_problems", "sft", {"predictions.json_schema": {"type": "object"}}),
-    ("_report", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
+    ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "http://127.0.0.1:8080"}),
+    ("address", "rented_sft", {"report.sink": Sink.HTTP, "report.url": "https://8.8.8.8/a?b=c"}),
+    ("integrations", "sft", {"report.integrations": ("wandb", "trackio")}),
+    ("credentials", "sft", {"pod.env": {"MAX_TOKEN": "512"}, "pod.secrets": {"HF": "my_hf"}}),
     ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
     ("unknown_choices", "dpo", {"method.loss_type": ("sigmoid", "sft")}),
@@ -352,7 +369,9 @@ def test_a_rule_lets_pass_what_is_sound(
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
-    names = {rule.__name__ for rule in RULES if rule not in POD_RULES}  # see test_pod_rules.py
+    # They have files of their own: test_pod_rules.py, test_schedule_rules.py.
+    elsewhere = {*POD_RULES, *SCHEDULE_RULES, switches, tokens}
+    names = {rule.__name__ for rule in RULES if rule not in elsewhere}
 
     assert {rule for rule, *_ in REFUSED} == names
     assert {rule for rule, *_ in ALLOWED} == names

@@ -1,0 +1,143 @@
+"""What must fit each other over the steps of a run: warm-up, evaluations, scheduler, optimizer."""
+
+from collections.abc import Iterator, Mapping
+
+from packaging.utils import canonicalize_name
+
+from podproof.compiler.optimizers import (
+    FOREIGN_OPTIMIZERS,
+    GRADIENT_SIZED_OPTIMIZERS,
+    TARGETING_OPTIMIZERS,
+    package_of,
+)
+from podproof.compiler.schema import Config, EvalStrategy
+from podproof.runtime.errors import Problem
+
+_LONGEST_WARMUP_SHARE = 0.5
+# Transformer weights are drawn with a standard deviation of about 0.02 (`initializer_range`).
+_LARGEST_ADAM_RATE = 0.05
+_LEAST_CLIP = 1e-4
+
+# What `lr_scheduler_kwargs` may hold, and one of which it must, by scheduler: the signatures in
+# transformers 5.23, `optimization.py`. Those that are not here take what torch takes.
+_CYCLES = frozenset({"num_cycles"})
+_LEAST_RATE = frozenset({"min_lr", "min_lr_rate"})
+_DECAY = frozenset({"num_decay_steps"})
+_SCHEDULER_KEYS: Mapping[str, frozenset[str]] = {
+    "linear": frozenset(),
+    "cosine": _CYCLES,
+    "cosine_with_restarts": _CYCLES,
+    "polynomial": frozenset({"lr_end", "power"}),
+    "inverse_sqrt": frozenset({"timescale"}),
+    "cosine_with_min_lr": _CYCLES | _LEAST_RATE,
+    "cosine_warmup_with_min_lr": _CYCLES | _LEAST_RATE | {"warmup_lr_rate"},
+    "warmup_stable_decay": _CYCLES
+    | _DECAY
+    | {"num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio"},
+}
+_SCHEDULER_NEEDS: Mapping[str, tuple[frozenset[str], str]] = {
+    "cosine_with_min_lr": (_LEAST_RATE, "min_lr_rate=0.1"),
+    "cosine_warmup_with_min_lr": (_LEAST_RATE, "min_lr_rate=0.1"),
+    "warmup_stable_decay": (_DECAY, "num_decay_steps=100"),
+}
+
+
+def warmup(config: Config) -> Iterator[Problem]:
+    """Refuse a warm-up that is most of the run, or neither a share nor a number of steps."""
+    steps, key = config.trainer.warmup_steps, "trainer.warmup_steps"
+    total = config.trainer.max_steps
+    if steps > 1 and steps % 1:
+        what = f"must be a share below 1, or a whole number of steps, got {steps:g}"
+        yield Problem(key, what, f"set {key}=0.03 (a share) or {key}=100 (steps)")
+    elif _LONGEST_WARMUP_SHARE < steps < 1:
+        what = f"warms up for {steps:.0%} of the run, and then there is little left to train"
+        yield Problem(key, what, f"set {key}=0.03")
+    elif 0 < total <= steps and steps >= 1:
+        what = f"{steps:g} steps of warm-up, and the run has {total}: the rate is never reached"
+        yield Problem(key, what, f"set {key}=0.03 (a share)")
+
+
+def first_evaluation(config: Config) -> Iterator[Problem]:
+    """Refuse a delay of the evaluations that outlasts the run."""
+    delay, total = config.trainer.extra.get("eval_delay"), config.trainer.max_steps
+    strategy, key = config.trainer.eval_strategy, "trainer.extra.eval_delay"
+    if isinstance(delay, bool) or not isinstance(delay, int | float):
+        return
+    ends = total if total > 0 else None
+    if strategy is EvalStrategy.EPOCH:
+        ends = None if total > 0 else int(config.trainer.num_train_epochs)
+    if strategy is not EvalStrategy.NO and ends is not None and delay >= ends:
+        what = f"delays every evaluation until {delay:g}, and the run ends at {ends}"
+        yield Problem(key, what, "take it out")
+
+
+def learning_rate(config: Config) -> Iterator[Problem]:
+    """Refuse a rate that moves every weight by more than its own size at each step."""
+    rate, optimizer = config.trainer.learning_rate, config.trainer.optim
+    is_slip = _LARGEST_ADAM_RATE < rate <= 1
+    if is_slip and optimizer not in GRADIENT_SIZED_OPTIMIZERS:
+        what = (
+            f"must be at most {_LARGEST_ADAM_RATE:g} with {optimizer}, which moves each weight by "
+            f"about as much at every step, got {rate:g}"
+        )
+        yield Problem("trainer.learning_rate", what, "set trainer.learning_rate=2e-5")
+
+
+def adam(config: Config) -> Iterator[Problem]:
+    """Refuse averages in the wrong order, and clipping to nearly nothing."""
+    trainer = config.trainer
+    if 0 <= trainer.adam_beta2 < trainer.adam_beta1 < 1:
+        what = (
+            f"must be at least adam_beta1 ({trainer.adam_beta1:g}), got {trainer.adam_beta2:g}: "
+            "are the two mixed up?"
+        )
+        yield Problem("trainer.adam_beta2", what, "set trainer.adam_beta2=0.999")
+    if 0 < trainer.max_grad_norm < _LEAST_CLIP:
+        what = f"must be 0 (no clipping) or at least {_LEAST_CLIP:g}, got {trainer.max_grad_norm:g}"
+        yield Problem("trainer.max_grad_norm", what, "set trainer.max_grad_norm=1.0")
+
+
+def scheduler(config: Config) -> Iterator[Problem]:
+    """Refuse settings that the scheduler does not take, or that it needs and has not got."""
+    name, where = config.trainer.lr_scheduler_type, "trainer.extra.lr_scheduler_kwargs"
+    given = config.trainer.extra.get("lr_scheduler_kwargs") or {}
+    if not isinstance(given, dict):
+        yield Problem(where, f"must be a mapping, got {type(given).__name__}", "write {key: value}")
+        return
+    taken = _SCHEDULER_KEYS.get(name)
+    for key in sorted(map(str, given)) if taken is not None else ():
+        if key not in (taken or ()):
+            way_out = f"it takes {', '.join(sorted(taken or ()))}" if taken else "take it out"
+            yield Problem(f"{where}.{key}", f"the scheduler {name} does not take it", way_out)
+    needed, usual = _SCHEDULER_NEEDS.get(name, (frozenset(), ""))
+    if needed and not needed & given.keys():
+        what = f"{name} needs {' or '.join(sorted(needed))}"
+        yield Problem("trainer.lr_scheduler_type", what, f"set +{where}.{usual}")
+
+
+def optimizer_packages(config: Config) -> Iterator[Problem]:
+    """Refuse an optimizer whose package, or whose modules, the pod would not have."""
+    name = config.trainer.optim
+    if name in FOREIGN_OPTIMIZERS:
+        what = f"{name} is for hardware that no pod has"
+        yield Problem("trainer.optim", what, "set trainer.optim=adamw_torch_fused")
+    package = package_of(name)
+    there = {canonicalize_name(item) for item in config.pod.requirements}
+    if package is not None and package not in there:
+        what = f"{name} needs the package {package}, which would not be on the pod"
+        yield Problem("trainer.optim", what, f"set +pod.requirements.{package}=VERSION")
+    targets = config.trainer.extra.get("optim_target_modules")
+    if name.startswith(TARGETING_OPTIMIZERS) and not targets:
+        what = f"{name} trains chosen modules, and none are chosen"
+        way_out = "set +trainer.extra.optim_target_modules=all-linear"
+        yield Problem("trainer.optim", what, way_out)
+
+
+SCHEDULE_RULES = (
+    warmup,
+    first_evaluation,
+    learning_rate,
+    adam,
+    scheduler,
+    optimizer_packages,
+)
