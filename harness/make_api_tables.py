@@ -3,8 +3,9 @@
     python -m podproof.harness.make_api_tables WHEEL...
 
 A table says which names a package exports, module by module, and which arguments its classes take,
-with the source text of each default. It is read from the syntax trees of the wheel's files, so a
-version can be described on a machine where it could not even be installed.
+with the source text of each default and, for dataclasses, of each type. It is read from the syntax
+trees of the wheel's files, so a version can be described on a machine where it could not even be
+installed.
 """
 
 import argparse
@@ -120,7 +121,8 @@ def _class_table(tree: ast.Module, name: str) -> dict[str, Any]:
     arguments = dict(_init_arguments(made) if made else _fields(node))
     takes_others = isinstance(made, ast.FunctionDef) and made.args.kwarg is not None
     bases = [ast.unparse(base) for base in node.bases]
-    return {"bases": bases, "arguments": arguments, "takes_others": takes_others}
+    types = {} if made else {item.target.id: ast.unparse(item.annotation) for item in _typed(node)}
+    return {"bases": bases, "arguments": arguments, "types": types, "takes_others": takes_others}
 
 
 def _is_init(node: ast.stmt) -> bool:
@@ -140,11 +142,17 @@ def _init_arguments(node: ast.stmt) -> Iterator[tuple[str, str]]:
 
 def _fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
     """Yield the fields of a dataclass: name, and the text of the default."""
+    for item in _typed(node):
+        yield item.target.id, _field_default(item.value)
+
+
+def _typed(node: ast.ClassDef) -> Iterator[Any]:
+    """Yield the fields of a dataclass, whose targets are plain names."""
     for item in node.body:
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
         if "ClassVar" not in ast.unparse(item.annotation):
-            yield item.target.id, _field_default(item.value)
+            yield item
 
 
 def _field_default(value: ast.expr | None) -> str:

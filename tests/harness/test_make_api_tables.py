@@ -65,6 +65,7 @@ def test_fields_of_a_dataclass_come_with_the_text_of_their_defaults(wheel: Path)
     assert table == {
         "bases": ["_BaseConfig"],
         "arguments": {"max_length": "1024", "extra": "dict", "output_dir": "required"},
+        "types": {"max_length": "int | None", "extra": "dict", "output_dir": "str"},
         "takes_others": False,
     }
 
