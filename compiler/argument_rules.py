@@ -30,7 +30,8 @@ DPO_LOSSES = (
     "sft",
     "sigmoid_norm",
 )
-SFT_LOSSES = ("nll", "dft")
+# The last is an older name of the first, which TRL still takes.
+SFT_LOSSES = ("nll", "dft", "chunked_nll")
 PACKING_STRATEGIES = ("bfd", "bfd_split", "wrapped")
 TRUNCATION_MODES = ("keep_start", "keep_end")
 # Another word is taken for the first of these, and nothing is said (transformers 5.23).

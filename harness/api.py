@@ -170,7 +170,7 @@ def _arguments(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
         what = f"{table.name} of {table.version} does not take it"
         yield Problem(_config_key(key), what, _way_out(key, table.arguments))
     # The others were typed by podproof, which knows of some what the libraries do not write down.
-    for key in sorted(_free_arguments(plan) & table.types.keys()):
+    for key in sorted(_free_arguments(plan) & given.keys() & table.types.keys()):
         if misfit(table.types[key], given[key]):
             what = f"{table.version} takes {table.types[key]}, got {given[key]!r}"
             yield Problem(_config_key(key), what, "write a value of that type")
