@@ -204,7 +204,7 @@ def parsed(text: str) -> ast.Module:
     """Return the syntax tree of a script; raise BadScript when it is not Python."""
     try:
         return ast.parse(text)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         where = f"line {getattr(error, 'lineno', None) or 1}"
         raise BadScript(Problem(where, f"is not Python: {error}", "mend it")) from error
 

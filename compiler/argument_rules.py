@@ -183,6 +183,10 @@ def rented_gpus(config: Config) -> Iterator[Problem]:
     if config.trainer.fp16 and config.model.dtype == "bfloat16":
         what = "fp16 scaling does not work on weights that are bfloat16"
         yield Problem("trainer.fp16", what, "set trainer.bf16=true trainer.fp16=false")
+    is_whole = config.adapter.kind is AdapterKind.NONE
+    if config.trainer.fp16 and config.model.dtype == "float16" and is_whole:
+        what = "the scaler of fp16 refuses gradients of weights that are float16 themselves"
+        yield Problem("model.dtype", what, "set model.dtype=float32, or bf16 with bfloat16")
     if config.trainer.extra.get("fp16_full_eval") and config.model.dtype == "bfloat16":
         what = "evaluates bfloat16 weights in a format that ends at 65,504"
         yield Problem("trainer.extra.fp16_full_eval", what, "set bf16_full_eval instead")

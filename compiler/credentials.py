@@ -22,6 +22,9 @@ _CREDENTIAL_NAME = re.compile(
 )
 _CREDENTIAL_LENGTH = 8
 _PASSWORD_IN_ADDRESS = re.compile(r"\w+://[^/\s:@]*:[^/\s@]+@")
+_TOKEN_IN_ADDRESS = re.compile(
+    r"://\S*[?&]\w*(token|key|secret|password)=[^&\s]{8,}", re.IGNORECASE
+)
 
 
 def credential_in(name: str, value: str) -> str | None:
@@ -37,6 +40,8 @@ def credential_in(name: str, value: str) -> str | None:
             return kind
     if _PASSWORD_IN_ADDRESS.search(value):
         return "a password in an address"
+    if _TOKEN_IN_ADDRESS.search(value):
+        return "a credential in an address"
     is_named = _CREDENTIAL_NAME.fullmatch(name) is not None
     is_long = len(value) >= _CREDENTIAL_LENGTH and not value.isdecimal()
     return "a credential, by its name" if is_named and is_long else None

@@ -42,6 +42,7 @@ IMPORTABLE = frozenset(
 # `hash` of text and `id` differ from process to process, and so from rank to rank.
 FORBIDDEN_NAMES = frozenset(
     {"__import__", "breakpoint", "compile", "eval", "exec", "hash", "id", "input", "open"}
+    | {"BaseException", "GeneratorExit", "KeyboardInterrupt", "SystemExit", "exit", "quit"}
 )
 
 _KEY = "scorer.file"

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from podproof.compiler.credentials import credential_in
 from podproof.runtime.errors import Problem
 
 _PLACE = re.compile(r"(?P<file>[^:\n]+):(?P<line>[1-9]\d*)")
@@ -146,9 +147,16 @@ def _override_number(typed: Sequence[tuple[str, str]], key: str) -> int | None:
 
 
 def _by_override(problem: Problem, number: int, typed: Sequence[tuple[str, str]]) -> Problem:
-    text = typed[number - 1][1]
+    text = _without_value(*typed[number - 1])
     head = (problem.where, problem.what, problem.way_out)
     return LocatedProblem(*head, override=number, override_text=text)
+
+
+def _without_value(key: str, text: str) -> str:
+    """Return what was typed, without the value where that may be a credential."""
+    name, value = key.rpartition(".")[2], text.partition("=")[2]
+    is_private = key.startswith(("pod.env", "pod.secrets")) or credential_in(name, value)
+    return f"{text.partition('=')[0]}=***" if is_private and value else text
 
 
 def _is_below(key: str, above: str) -> bool:

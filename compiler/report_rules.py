@@ -3,7 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Iterator
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from podproof.compiler.credentials import credential_in
 from podproof.compiler.ir import Provider
@@ -36,10 +36,9 @@ def address(config: Config) -> Iterator[Problem]:
     if "@" in parts.netloc:
         what = "carries a password, which would stand in the script"
         yield Problem("report.url", what, _TOKEN_WAY_OUT)
-    for name, value in parse_qsl(parts.query):
-        if credential_in(name, value) is not None:
-            what = f"carries a credential, {name}, which would stand in the script"
-            yield Problem("report.url", what, _TOKEN_WAY_OUT)
+    elif credential_in("", url) is not None:
+        what = f"carries {credential_in('', url)}, which would stand in the script"
+        yield Problem("report.url", what, _TOKEN_WAY_OUT)
     host = parts.hostname or ""
     if config.pod.provider is not Provider.LOCAL and _is_private(host):
         what = f"a rented pod cannot reach {host}, which is a host of this network"

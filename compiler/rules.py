@@ -31,6 +31,7 @@ from podproof.compiler.schema import (
     Config,
     DpoMethod,
     EvalStrategy,
+    PodConfig,
     SftMethod,
     TrainerConfig,
     plain,
@@ -39,6 +40,7 @@ from podproof.compiler.scorer_rules import scorer_rules
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import (
     AdapterKind,
+    DataPlan,
     DataSource,
     ModelInit,
     Resume,
@@ -144,6 +146,8 @@ def _data(config: Config) -> Iterator[Problem]:
         allowed = ", ".join(sorted(METHOD_FORMATS[config.method.name]))
         what = f"{config.method.name.value} trains on {allowed}, got {data.format.value}"
         yield Problem("data.format", what, "choose another data group or method")
+    if data.source is DataSource.HUB:
+        yield from _hub_data(data)
     if data.eval.split is not None and data.source is not DataSource.HUB:
         yield Problem("data.eval.split", "only a hub dataset has splits", "set data.eval.path")
     given = [item for item in (data.eval.path, data.eval.split, data.eval.fraction) if item]
@@ -155,6 +159,16 @@ def _data(config: Config) -> Iterator[Problem]:
             f"needs exactly one of path, split, fraction; {len(given)} given",
             "set data.eval.fraction=0.1, or trainer.eval_strategy=no to train without a score",
         )
+
+
+def _hub_data(data: DataPlan) -> Iterator[Problem]:
+    for key, path in (("path", data.path), ("eval.path", data.eval.path)):
+        if path is not None and path.startswith(("/", "./", "../", "http://", "https://")):
+            what = f"{path!r} is no name of a dataset on the hub"
+            yield Problem(f"data.{key}", what, "write owner/name")
+    if data.eval.split is not None and data.eval.split == data.split and data.eval.path is None:
+        what = f"{data.split!r} is the split that is trained on"
+        yield Problem("data.eval.split", what, "name another, or set data.eval.fraction=0.1")
 
 
 def _trainer(config: Config) -> Iterator[Problem]:
@@ -267,6 +281,9 @@ def _is_version(text: str) -> bool:
 
 def _pod(config: Config) -> Iterator[Problem]:
     pod = config.pod
+    if pod.provider is Provider.RUNPOD and pod.image == PodConfig().image:
+        what = f"{pod.image} is the local pod, which no registry has"
+        yield Problem("pod.image", what, "choose a pod group, such as pod=runpod_80gb")
     if pod.provider is Provider.RUNPOD and not pod.gpu:
         yield Problem("pod.gpu", "names no GPU to rent", "set pod.gpu=[NVIDIA L40S]")
     singles = [("image", pod.image), ("network_volume", pod.network_volume)]

@@ -116,16 +116,19 @@ def scheduler(config: Config) -> Iterator[Problem]:
 
 
 def optimizer_packages(config: Config) -> Iterator[Problem]:
-    """Refuse an optimizer whose package, or whose modules, the pod would not have."""
+    """Refuse an optimizer, or kernels, whose package or modules the pod would not have."""
     name = config.trainer.optim
     if name in FOREIGN_OPTIMIZERS:
         what = f"{name} is for hardware that no pod has"
         yield Problem("trainer.optim", what, "set trainer.optim=adamw_torch_fused")
-    package = package_of(name)
+    needed = [("trainer.optim", name, package_of(name))]
+    if config.trainer.extra.get("use_liger_kernel"):
+        needed.append(("trainer.extra.use_liger_kernel", "it", "liger-kernel"))
     there = {canonicalize_name(item) for item in config.pod.requirements}
-    if package is not None and package not in there:
-        what = f"{name} needs the package {package}, which would not be on the pod"
-        yield Problem("trainer.optim", what, f"set +pod.requirements.{package}=VERSION")
+    for key, user, package in needed:
+        if package is not None and package not in there:
+            what = f"{user} needs the package {package}, which would not be on the pod"
+            yield Problem(key, what, f"set +pod.requirements.{package}='VERSION'")
     targets = config.trainer.extra.get("optim_target_modules")
     if name.startswith(TARGETING_OPTIMIZERS) and not targets:
         what = f"{name} trains chosen modules, and none are chosen"

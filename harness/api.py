@@ -95,8 +95,8 @@ def pinned_versions(requirements: Collection[str]) -> Mapping[str, str]:
     >>> pinned_versions(["trl==1.16.0", "torch==2.13.0"])
     {'trl': '1.16.0'}
     """
-    pairs = (requirement.split("==") for requirement in requirements)
-    return {package: version for package, version in pairs if package in PACKAGES}
+    pairs = (requirement.partition("==") for requirement in requirements)
+    return {package: version for package, _, version in pairs if package in PACKAGES}
 
 
 def tabled_versions(package: str) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ def _values(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
 
 def _requirements(requirements: Collection[str], versions: Mapping[str, str]) -> Iterator[Problem]:
     """Check that the pins satisfy what each described package needs of the others."""
-    pins = dict(requirement.split("==") for requirement in requirements)
+    pins = {name: pin for name, _, pin in (item.partition("==") for item in requirements)}
     for package, version in versions.items():
         for needed, wanted in _table(package, version)["requires"].items():
             if needed in pins and not SpecifierSet(wanted).contains(pins[needed], prereleases=True):

@@ -6,17 +6,15 @@ that says so, never a pass for fewer.
 """
 
 import importlib
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any
 
 import hypothesis
 from hypothesis import HealthCheck, Phase, seed, settings
+
+from podproof.harness.budget import within
 
 # The seed of every draw. Another one asks other examples; none is better than another.
 SEED = 0
@@ -25,10 +23,6 @@ HOW = f"seed {SEED}, Hypothesis {hypothesis.__version__}"
 
 
 _IS_SHRINKING = ContextVar("is_shrinking", default=True)
-
-
-class OverBudgetError(BaseException):
-    """The budget is over; no Exception, so that neither hooks nor Hypothesis keep it."""
 
 
 def attack(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -51,43 +45,15 @@ def attack(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]
 def asked_within(seconds: float, *, is_shrinking: bool = True) -> Iterator[None]:
     """Run the body with nothing but our own examples; raise OverBudgetError when it takes longer.
 
-    `seconds` are those of the processor. In the main thread the body is cut off there and then,
-    even in the midst of a loop without end. Elsewhere, and where there are no interval timers, it
-    is told at the end. Without `is_shrinking` the first counterexample is as good as any.
+    `seconds` are those of the processor. Without `is_shrinking` the first counterexample is as good
+    as any.
     """
-    is_cut_off = (
-        hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    )
-    budget = _alarm(seconds) if is_cut_off else _stopwatch(seconds)
     before = _IS_SHRINKING.set(is_shrinking)
     try:
-        with _no_foreign_constants(), budget:
+        with _no_foreign_constants(), within(seconds):
             yield
     finally:
         _IS_SHRINKING.reset(before)
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    handler = signal.signal(signal.SIGPROF, _cut_off)
-    signal.setitimer(signal.ITIMER_PROF, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-        signal.signal(signal.SIGPROF, handler)
-
-
-def _cut_off(_number: int, _frame: FrameType | None) -> None:
-    raise OverBudgetError
-
-
-@contextmanager
-def _stopwatch(seconds: float) -> Iterator[None]:
-    started_s = time.process_time()
-    yield
-    if time.process_time() - started_s > seconds:
-        raise OverBudgetError
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def judge_all(
     """
     workers = min(jobs, len(experiments))
     if workers <= 1:
-        return tuple(_told(order.judge(experiment), on_done) for experiment in experiments)
+        return tuple(_told(_answered(order, item), on_done) for item in experiments)
     done: dict[Experiment, Judgement] = {}
     try:
         with _pool(workers) as pool:
@@ -80,12 +80,26 @@ def _judge_alone(experiment: Experiment, order: Order) -> Judgement:
             return future.result()
     except BrokenProcessPool:
         what = "the process that asked the gates died before it could answer"
-        problem = Problem(experiment.name, what, "see whether memory ran out; try --jobs 1")
-        verdict = GateVerdict(
-            "config", Level.STATIC, Outcome.REFUSED, "not judged", (problem,), 0.0
+        return _unjudged(experiment, what, "see whether memory ran out; try --jobs 1")
+
+
+def _unjudged(experiment: Experiment, what: str, way_out: str) -> Judgement:
+    """Return the refusal of an experiment that nobody could judge; the others go on."""
+    problem = Problem(experiment.name, what, way_out)
+    verdict = GateVerdict("config", Level.STATIC, Outcome.REFUSED, "not judged", (problem,), 0.0)
+    file = shown_path(experiment.file)
+    return Judgement(experiment.name, file, None, None, is_cleared=False, verdicts=(verdict,))
+
+
+def _answered(order: Order, experiment: Experiment) -> Judgement:
+    """Judge one experiment; whatever it breaks, it is refused, and that one only."""
+    try:
+        return order.judge(experiment)
+    except (Exception, SystemExit, GeneratorExit) as error:
+        what = f"podproof could not judge it: {type(error).__name__}: {error}"
+        return _unjudged(
+            experiment, what, "simplify it; a fault of podproof's own: please report it"
         )
-        file = shown_path(experiment.file)
-        return Judgement(experiment.name, file, None, None, is_cleared=False, verdicts=(verdict,))
 
 
 @contextmanager
@@ -140,7 +154,7 @@ def _stop_with_parent() -> None:
 def _judge(order: Order, experiment: Experiment) -> Judgement:
     _BUSY.set()
     try:
-        return order.judge(experiment)
+        return _answered(order, experiment)
     except _Stopped:
         os._exit(_EXIT_STOPPED)
     finally:

@@ -12,11 +12,15 @@ from typing import Any
 from podproof.compiler.anatomy import TOP_LEVEL, anatomy_of, sections_of
 from podproof.compiler.changes import Aspect, Change, Risk, Verb
 from podproof.compiler.sides import Side
+from podproof.harness.budget import OverBudgetError, within
 from podproof.harness.embedded import embedded
 
 _SCORING_MODULES = frozenset({"scorer", "scores", "own_scorer", "readings"})
 
 _Log = Mapping[str, Any]
+
+# A choice takes a thousandth of that.
+_CHOICE_S = 5.0
 
 
 def _run(
@@ -115,7 +119,10 @@ def _choices(side: Side) -> dict[str, str]:
 def _choice(code: Any, plan: Any, log: list[_Log]) -> str:
     """Return the step a run ends with, in words; what a formula raises is an answer too."""
     try:
-        chosen = code.final_choice(code.replay_scores(log, plan)[1], plan)
+        with within(_CHOICE_S):
+            chosen = code.final_choice(code.replay_scores(log, plan)[1], plan)
+    except OverBudgetError:
+        return "no end"
     except Exception as error:
         return f"{type(error).__name__}"
     return "none" if chosen is None else f"step {chosen.step}"

@@ -48,7 +48,7 @@ def data_answer(
     found = _examined(plan, [path for _, path in paths if path is not None], surroundings)
     problems = with_ways_out(found.problems)
     if not problems:
-        problems = tuple(run_length_problems(plan, arithmetic(plan, found.train)))
+        problems = tuple(run_length_problems(plan, arithmetic(plan, found.train), found.eval))
     return "; ".join([*found.facts, *_advice(plan, found)]), (*absent, *problems), found.details
 
 

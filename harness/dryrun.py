@@ -18,7 +18,8 @@ from typing import Any, Protocol
 
 from hypothesis import given
 
-from podproof.harness.asking import OverBudgetError, attack
+from podproof.harness.asking import attack
+from podproof.harness.budget import OverBudgetError
 from podproof.harness.drawn import Subject, subject_of
 from podproof.harness.drawn_streams import known_streams, streams_for
 from podproof.harness.simulator import Scenario, Simulated, SimulatedTrainer, TrainerState

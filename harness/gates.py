@@ -159,7 +159,8 @@ def _verdict(
     try:
         summary, problems, *rest = gate.ask(script, surroundings)
         details = dict(*rest)
-    except Exception as error:  # a gate that breaks on a script must not let it pass
+    # A gate that breaks on a script must not let it pass, nor may the script end podproof.
+    except (Exception, SystemExit, GeneratorExit) as error:
         summary = "the gate itself failed"
         problems = (Problem(gate.gate_id, f"{type(error).__name__}: {error}"),)
     outcome = Outcome.REFUSED if problems else Outcome.PASSED

@@ -1,6 +1,7 @@
 """The memory gate: does a run fit on every GPU it may land on, and into its time and its budget."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ from podproof.compiler.architecture import NotEstimated
 from podproof.compiler.estimate import DeviceEstimate, Estimate, estimate, gigabytes
 from podproof.compiler.gpus import Gpu
 from podproof.compiler.interval import Interval
-from podproof.compiler.ir import PodScript, Run
+from podproof.compiler.ir import PodScript, Provider, Run
 from podproof.compiler.memory import GB
 from podproof.compiler.throughput import ENOUGH_RUNS
 from podproof.compiler.workload import RowsSeen
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.data import find_data_file
 from podproof.runtime.errors import Problem
-from podproof.runtime.plan import AdapterKind, DataPlan, DataSource
+from podproof.runtime.plan import AdapterKind, DataPlan, DataSource, ModelInit
 
 # What a GPU of a stated size has for programs: error correction and drivers take a part of it.
 _USABLE = 0.93
@@ -24,6 +25,11 @@ _LINES = frozenset({DataSource.JSONL, DataSource.CSV})
 _LARGEST_JSON = 50 * 2**20
 # As many devices as a summary has room for.
 _SHOWN = 3
+# This share of the low end of time or cost must be over the limit: rows may hold columns that
+# nobody trains on.
+_SURE = 0.25
+# What torch, CUDA's libraries and the rest take on a pod, in GB of 10^9 bytes; about 12 in fact.
+_PACKAGES_GB = 8
 _TWO_DIGITS, _TWO_HOURS = 9.95, 2.0
 
 
@@ -46,7 +52,12 @@ def memory_answer(
         "adapter": run.plan.adapter.kind.value,
         "processes": max(1, run.plan.gpu_count) * run.plan.node_count,
     }
-    problems = (*_too_small(run, needs), *_too_long(run, needs), *_too_dear(run, needs))
+    problems = (
+        *_too_small(run, needs),
+        *_too_little_disk(run, needs),
+        *_too_long(run, needs),
+        *_too_dear(run, needs),
+    )
     return "; ".join([*_summary(needs), *_may_be_late(run, needs)]), problems, details
 
 
@@ -128,6 +139,23 @@ def _too_small(run: Run, needs: Estimate) -> Iterator[Problem]:
         yield Problem("pod.gpu", what, _smaller(run))
 
 
+def _too_little_disk(run: Run, needs: Estimate) -> Iterator[Problem]:
+    """Refuse a container's disk that packages and the model's files, 2 bytes a weight, overflow."""
+    model, pod = run.plan.model, run.pod
+    is_downloaded = model.init is ModelInit.PRETRAINED and not model.name_or_path.startswith("/")
+    is_elsewhere = any(name.startswith(("HF_", "UV_", "XDG_")) for name, _ in pod.env)
+    if pod.provider is Provider.LOCAL or not is_downloaded or is_elsewhere or model.gguf_file:
+        return
+    weights_gb = 2 * needs.parameters / 1e9
+    if weights_gb + _PACKAGES_GB > pod.container_disk_gb:
+        what = (
+            f"{pod.container_disk_gb} GB do not hold the packages and the model, which is "
+            f"{weights_gb:.0f} GB to download"
+        )
+        least = math.ceil(weights_gb * 1.1) + 2 * _PACKAGES_GB
+        yield Problem("pod.container_disk_gb", what, f"set pod.container_disk_gb={least}")
+
+
 def _largest_parts(needs: Estimate) -> str:
     standing = ("weights", "reference model", "gradients", "optimizer")
     parts = [(needs.memory.parts[name].low / GB, name) for name in standing]
@@ -145,10 +173,11 @@ def _smaller(run: Run) -> str:
 
 
 def _too_long(run: Run, needs: Estimate) -> Iterator[Problem]:
-    hours = [device.hours for device in needs.devices if device.hours is not None]
+    # Of a machine without a GPU nothing is known but what it did with other models.
+    hours = [device.hours for device in needs.devices if device.hours is not None and device.gpu]
     if len(hours) < len(needs.devices) or not hours:
         return
-    least = min(interval.low for interval in hours)
+    least = _SURE * min(interval.low for interval in hours)
     if least > run.pod.max_hours:
         what = (
             f"{run.pod.max_hours:g} h end before training does, which takes {least:.1f} h at least"
@@ -166,7 +195,7 @@ def _too_dear(run: Run, needs: Estimate) -> Iterator[Problem]:
     usd = [device.usd for device in needs.devices if device.usd is not None]
     if run.pod.max_usd is None or len(usd) < len(needs.devices) or not usd:
         return
-    least = min(interval.low for interval in usd)
+    least = _SURE * min(interval.low for interval in usd)
     if least > run.pod.max_usd:
         what = f"{run.pod.max_usd:g} USD end before training does, which costs {least:.2f} at least"
         yield Problem("pod.max_usd", what, _shorter("pod.max_usd"))

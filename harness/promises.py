@@ -82,9 +82,11 @@ def _scores(trained: Trained) -> Iterator[str]:
     evaluates = trained.plan.arguments.get("eval_strategy", "no") != "no"
     if evaluates and not trained.scores:
         yield "the plan evaluates, and no evaluation was reported with a score"
+    # With save_total_limit the last checkpoint there is may be an early one, if that is the best.
+    last = max((log["step"] for log in trained.log_history), default=0)
     kept = {log["step"]: log[SCORE_KEY] for log in trained.log_history if SCORE_KEY in log}
     for step, score in trained.scores.items():
-        if step not in kept:
+        if step not in kept and step <= last:
             yield f"the trainer was not shown the score of step {step}"
         elif math.isfinite(score) and kept[step] != -score:
             yield f"at step {step} the trainer was shown {kept[step]}, and {-score} was reported"

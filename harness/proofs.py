@@ -9,7 +9,8 @@ from functools import lru_cache
 from itertools import dropwhile
 
 from podproof.compiler.ir import PodScript
-from podproof.harness.asking import HOW, OverBudgetError, asked_within
+from podproof.harness.asking import HOW, asked_within
+from podproof.harness.budget import OverBudgetError
 from podproof.harness.dryrun import (
     FailingStream,
     failed_dry_runs,

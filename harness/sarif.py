@@ -40,7 +40,8 @@ def _rule(gate: str) -> dict[str, Any]:
         "id": gate,
         "name": gate,
         "shortDescription": {"text": QUESTIONS[gate]},
-        "helpUri": page_of(gate),
+        # No helpUri: it would have to be absolute.
+        "help": {"text": f"{page_of(gate)} says what it asks, and the ways out."},
         "defaultConfiguration": {"level": "error"},
     }
 

@@ -81,6 +81,8 @@ def _loaded(answer: Answer, plan: Plan) -> Iterator[Problem]:
     if answer.code > 0:
         last = answer.said[-1] if answer.said else "it printed nothing"
         yield Problem(plan.publish.dir, f"what was delivered does not load by itself: {last}")
+    elif "is_finite" not in result and not (answer.is_late or answer.code < 0):
+        yield Problem(plan.publish.dir, "ended well without loading what was delivered")
     if result.get("is_finite") is False:
         yield Problem(plan.publish.dir, "the delivered weights compute numbers that are not finite")
     for step in result.get("not_delivered", ()):

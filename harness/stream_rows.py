@@ -32,6 +32,9 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
         raise BadStream(Problem(str(path), f"cannot be read: {error}", WHAT_IS_READ)) from error
     try:
         return [_object(json.loads(text), str(path))]
+    except RecursionError as error:
+        what = "is nested deeper than anything that was recorded"
+        raise BadStream(Problem(str(path), what, WHAT_IS_READ)) from error
     except ValueError:
         return list(_lines(text, path))
 

@@ -31,6 +31,24 @@ def test_one_job_asks_in_this_process_and_tells_each() -> None:
     assert told == [item.subject for item in judged] == ["a", "b", "c"]
 
 
+class Leaving(Plain):
+    """An order in which one experiment tries to end podproof, as with success."""
+
+    def judge(self, experiment: Experiment) -> Judgement:
+        if experiment.name == "b":
+            raise SystemExit(0)
+        return super().judge(experiment)
+
+
+def test_an_experiment_that_would_end_podproof_is_refused_and_no_other() -> None:
+    experiments = [Experiment(name, Path(name), Path()) for name in "abc"]
+
+    judged = judge_all(experiments, Leaving(Surroundings()), jobs=1)
+
+    assert [item.is_cleared for item in judged] == [True, False, True]
+    assert "SystemExit" in judged[1].verdicts[0].problems[0].what
+
+
 def test_there_is_at_least_one_core() -> None:
     assert cores() >= 1
 

@@ -26,7 +26,9 @@ def test_the_shipped_experiments_are_cleared(name: str) -> None:
     assert {verdict.outcome for verdict in asked} == {Outcome.PASSED}
 
 
-@pytest.mark.parametrize("name", ["llama3_8b_qlora_sft", "qwen3_8b_dpo", "mistral_7b_orpo"])
+@pytest.mark.parametrize(
+    "name", ["llama3_8b_qlora_sft", "qwen3_8b_dpo", "mistral_7b_orpo", "qwen3_8b_full_sft"]
+)
 def test_the_rented_experiments_are_cleared_once_a_volume_is_named(name: str) -> None:
     result = clear(script_of(f"experiment={name}", "pod.network_volume=abc123"), AT_HAND)
 

@@ -7,7 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from podproof.harness.asking import OverBudgetError, asked_within
+from podproof.harness.asking import asked_within
+from podproof.harness.budget import OverBudgetError
 from podproof.harness.dryrun import failed_dry_runs, failing_stream
 from podproof.harness.proofs import EXAMPLES, STREAMS
 from podproof.harness.properties import PROPERTIES, broken_properties

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
@@ -46,7 +47,7 @@ _OVERRIDE_HELP = "Hydra overrides: experiment=tiny_sft trainer.learning_rate=1e-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; no traceback for what a user can mend."""
     options = _parse(argv)
-    gc.set_threshold(_OBJECTS_TO_COLLECT_AT)
+    _prepare()
     try:
         return _run_verb(options)
     except KeyboardInterrupt:
@@ -56,19 +57,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; point stdout elsewhere so that exiting stays quiet.
         sys.stdout = None
         return 1
-    except PodproofError as error:
+    except (PodproofError, OSError) as error:
         if options.debug:
             raise
-        if getattr(options, "json", False):
-            print_json(
-                {
-                    "error": error.error_id,
-                    "problems": [problem_to_dict(item) for item in error.problems],
-                }
-            )
-        else:
-            show_error(error)
-        return error.exit_code
+        return _failed(error, as_json=getattr(options, "json", False))
+
+
+def _prepare() -> None:
+    """Make room for syntax trees, and let every terminal take what is printed."""
+    gc.set_threshold(_OBJECTS_TO_COLLECT_AT)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _failed(error: PodproofError | OSError, *, as_json: bool) -> int:
+    """Show what failed and return the exit code."""
+    if isinstance(error, OSError):
+        # A full disk under our output, a current folder that is gone: nothing of ours to mend.
+        print(f"podproof: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    if as_json:
+        problems = [problem_to_dict(item) for item in error.problems]
+        print_json({"error": error.error_id, "problems": problems})
+    else:
+        show_error(error)
+    return error.exit_code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -61,7 +61,7 @@ def _script_of_file(path: Path) -> tuple[str, Plan]:
     try:
         text = path.read_text(encoding="utf-8")
         body = ast.parse(text).body
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise BadScript(Problem(str(path), f"cannot be read: {error}", way_out)) from error
     for statement in body:
         if _assigns_the_plan(statement):
@@ -72,4 +72,5 @@ def _script_of_file(path: Path) -> tuple[str, Plan]:
 def _assigns_the_plan(statement: ast.stmt) -> bool:
     targets = statement.targets if isinstance(statement, ast.Assign) else []
     is_named = any(isinstance(name, ast.Name) and name.id == _PLAN_NAME for name in targets)
-    return is_named and isinstance(getattr(statement, "value", None), ast.Constant)
+    value = getattr(statement, "value", None)
+    return is_named and isinstance(value, ast.Constant) and isinstance(value.value, str)

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 from podproof.cli.revisions import tree_at
@@ -25,13 +26,36 @@ _WAYS = (
 
 def side_from(argument: str, config_dir: Path | None) -> Side:
     """Return the side an argument names; raise BadConfig or BadScript with the way out."""
-    found = None if Path(argument).exists() else _AT_REVISION.fullmatch(argument)
+    found = None if _exists(Path(argument)) else _AT_REVISION.fullmatch(argument)
     if found is None:
         return _side_here(argument, argument, config_dir)
-    with tree_at(found["revision"]) as tree, contextlib.chdir(tree):
+    with tree_at(found["revision"]) as tree, _inside(tree, argument):
         # Everything is looked up in the tree of the revision: configs, scripts, an own scorer.
         there = _folder_there(config_dir, argument)
         return _side_here(found["rest"], argument, there)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # longer than any name of a file
+        return False
+
+
+def _split(argument: str, label: str) -> list[str]:
+    try:
+        return shlex.split(argument)
+    except ValueError as error:
+        raise BadConfig(Problem(label, str(error), "close every quotation mark")) from error
+
+
+@contextlib.contextmanager
+def _inside(tree: Path, argument: str) -> Iterator[None]:
+    if not tree.is_dir():
+        what = "this folder is not in that revision"
+        raise BadConfig(Problem(argument, what, "run it from a folder that was there"))
+    with contextlib.chdir(tree):
+        yield
 
 
 def _folder_there(config_dir: Path | None, argument: str) -> Path | None:
@@ -45,8 +69,8 @@ def _folder_there(config_dir: Path | None, argument: str) -> Path | None:
 
 def _side_here(argument: str, label: str, config_dir: Path | None) -> Side:
     path = Path(argument)
-    if "=" in argument and not path.exists():
-        return _from_config(shlex.split(argument), label, config_dir)
+    if "=" in argument and not _exists(path):
+        return _from_config(_split(argument, label), label, config_dir)
     if path.suffix in {".yaml", ".yml"}:
         return _from_experiment(path, label)
     file = path / SCRIPT_NAME if path.is_dir() else path

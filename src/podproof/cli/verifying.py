@@ -104,11 +104,11 @@ def _reported(
     options: argparse.Namespace, subject: str, file: str, result: Cleared | Refused
 ) -> int:
     item = judgement(subject, file, result)
-    _write_reports(options, [item])
     if options.json:
         print_json(judgement_to_dict(item))
     else:
         show(verdict_table(result))
+    _write_reports(options, [item])
     return item.exit_code
 
 
@@ -121,12 +121,12 @@ def _verify_batch(
     with _shared_warm(level) as warm, _bar(len(experiments)) as on_done:
         order = Order(replace(all_surroundings(), warm=warm), overrides, config_dir, level)
         judgements = judge_all(experiments, order, jobs=options.jobs or cores(), on_done=on_done)
-    _write_reports(options, judgements)
     cleared = all(item.is_cleared for item in judgements)
     if options.json:
         print_json({"cleared": cleared, "results": [*map(judgement_to_dict, judgements)]})
     else:
         show(batch_table(judgements))
+    _write_reports(options, judgements)
     return 0 if cleared else 1
 
 
@@ -202,7 +202,8 @@ def _write_reports(options: argparse.Namespace, judgements: Sequence[Judgement])
 def _write(option: str, path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        # A name of a file may hold bytes that are no text.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     except OSError as error:
         what = f"{path} cannot be written: {error.strerror}"
         raise BadConfig(Problem(option, what, "free some space or give another path")) from error
