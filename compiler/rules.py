@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.data_rules import hub_only
 from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
@@ -355,6 +356,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _names,
     _model,
     _data,
+    hub_only,
     _trainer,
     _method,
     scorer_rules,
