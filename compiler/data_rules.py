@@ -15,7 +15,8 @@ def hub_only(config: Config) -> Iterator[Problem]:
     if data.source is DataSource.HUB:
         return
     for key in _HUB_KEYS:
-        value = getattr(data, key)
-        if value != getattr(usual, key):
-            what = f"only a hub dataset has one, and {data.source.value} is a file; got {value!r}"
-            yield Problem(f"data.{key}", what, "take it out, or set data.source=hub")
+        value, default = getattr(data, key), getattr(usual, key)
+        if value != default:
+            what = f"only a hub dataset has one, and source={data.source.value} is a file"
+            way_out = f"set data.{key}={default or 'null'}, or data.source=hub"
+            yield Problem(f"data.{key}", f"{what}; got {value!r}", way_out)
