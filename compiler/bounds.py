@@ -73,6 +73,7 @@ BOUNDS: Mapping[str, Bound] = {
     "model.tokenizer_vocab_size": Bound("2048", at_least=300, at_most=1_000_000),
     "data.max_rows": _COUNT,
     "data.max_eval_rows": _COUNT,
+    # What trains on less than it evaluates on has the two confused.
     "data.eval.fraction": Bound("0.1", above=0, at_most=0.5),
     "data.max_bad_fraction": Bound("0.01", at_least=0, below=1),
     "data.max_duplicate_fraction": Bound("0.5", at_least=0, at_most=1),

@@ -13,6 +13,7 @@ from packaging.version import InvalidVersion, Version
 
 from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.data_rules import hub_only
 from podproof.compiler.environment_rules import ENVIRONMENT_RULES, WIRE_WAY_OUT
 from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
@@ -337,6 +338,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     _names,
     _model,
     _data,
+    hub_only,
     _trainer,
     _method,
     scorer_rules,

@@ -8,7 +8,14 @@ from typing import Any
 from podproof.compiler.ir import PodScript, Run
 from podproof.harness.examination import Examined, examine
 from podproof.harness.row_advice import with_ways_out
-from podproof.harness.row_cache import cache_key, code_sha256, remember, remembered
+from podproof.harness.row_amounts import amount_notices, amount_problems
+from podproof.harness.row_cache import (
+    cache_key,
+    code_sha256,
+    library_versions,
+    remember,
+    remembered,
+)
 from podproof.harness.row_scan import has_parquet_reader
 from podproof.harness.run_length import run_length_problems
 from podproof.harness.tokenizer import TokenizerFiles, find_tokenizer
@@ -48,8 +55,12 @@ def data_answer(
     found = _examined(plan, [path for _, path in paths if path is not None], surroundings)
     problems = with_ways_out(found.problems)
     if not problems:
-        problems = tuple(run_length_problems(plan, arithmetic(plan, found.train), found.eval))
-    return "; ".join([*found.facts, *_advice(plan, found)]), (*absent, *problems), found.details
+        problems = (
+            *amount_problems(plan, found.train, found.eval),
+            *run_length_problems(plan, arithmetic(plan, found.train)),
+        )
+    facts = found.facts if problems else (*found.facts, *_advice(plan, found))
+    return "; ".join(facts), (*absent, *problems), found.details
 
 
 def _absent_model(run: Run) -> Iterator[Problem]:
@@ -76,6 +87,7 @@ def _examined(plan: Plan, paths: Sequence[Path], surroundings: Surroundings) -> 
     tokenizer = find_tokenizer(plan.model)
     asked = {
         "code": code_sha256(),
+        "libraries": library_versions(),
         "data": asdict(plan.data),
         "method": plan.method,
         "model": asdict(plan.model),
@@ -105,9 +117,11 @@ def _from_dict(fields: Mapping[str, Any] | None) -> Examined | None:
 
 
 def _advice(plan: Plan, found: Examined) -> tuple[str, ...]:
-    if found.problems:
-        return ()
-    return selection_notices(found.eval, arithmetic(plan, found.train).evaluations)
+    evaluations = arithmetic(plan, found.train).evaluations
+    return (
+        *amount_notices(plan, found.train, found.eval),
+        *selection_notices(found.eval, evaluations),
+    )
 
 
 def _advice_unread(plan: Plan) -> tuple[str, ...]:

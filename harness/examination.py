@@ -2,15 +2,22 @@
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from podproof.harness.column_types import ColumnTypes
+from podproof.harness.contradictions import (
+    contradiction_notices,
+    contradiction_problems,
+    contradictions,
+)
 from podproof.harness.repeats import repeat_notices, repeat_problems, repeats
-from podproof.harness.row_scan import ScanPlan, SourceScan, scan, stream
+from podproof.harness.row_scan import ScanPlan, SourceScan, places, scan, stream
+from podproof.harness.row_signs import SignReader, sign_notices, tally_signs
 from podproof.harness.token_counts import EVAL, TRAIN
 from podproof.harness.token_findings import TokenFindings, find_in_tokens, uncounted
-from podproof.harness.tokenizer import TokenizerFiles, load_tokenizer
+from podproof.harness.tokenizer import TokenizerFiles, load_tokenizer, special_tokens
 from podproof.harness.verdict import OnProgress
 from podproof.runtime.data import data_sources, is_undividable, part_data, undividable
 from podproof.runtime.errors import Problem
@@ -46,6 +53,15 @@ class _Parts:
     eval: Sequence[int]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What one question found, until all is told at once."""
+
+    problems: tuple[Problem, ...] = ()
+    facts: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
 def examine(
     plan: Plan, paths: Sequence[Path], tokenizer: TokenizerFiles | str, on_progress: OnProgress
 ) -> Examined:
@@ -53,7 +69,8 @@ def examine(
 
     Memory does not grow with the size of a row, and by about 140 bytes with each.
     """
-    scanning = ScanPlan(plan.data, plan.method, on_progress)
+    reader = SignReader.of(special_tokens(tokenizer))
+    scanning = ScanPlan(plan.data, plan.method, on_progress, reader)
     scans = _scans(scanning, paths)
     judged = [found.tally.judged(plan.data.max_bad_fraction) for found in scans]
     problems = [problem for too_many, _ in judged for problem in too_many]
@@ -63,17 +80,74 @@ def examine(
     if problems:
         return Examined(tuple(problems), (f"{len(problems)} problems",), _tallies(scans))
     parts = _parts(plan, scans)
-    repeated = repeats(parts.train, parts.eval)
-    counted = _tokens(plan, scanning, scans, parts, tokenizer)
+    found = (
+        _repeats(plan, parts),
+        _contradictions(plan, scanning, scans[0], parts.roles[0]),
+        _clashes(scanning, scans, parts),
+        _signs(scanning, scans, parts),
+        _tokens(plan, scanning, scans, parts, tokenizer),
+    )
     facts = [
         f"{len(parts.train):,} rows to train on, {len(parts.eval):,} to evaluate on",
         *(notice for _, notices in judged for notice in notices),
-        *repeat_notices(repeated),
-        *counted.facts,
+        *(fact for each in found for fact in each.facts),
     ]
-    details = {**_tallies(scans), "repeats": asdict(repeated), **counted.details}
-    problems = [*repeat_problems(repeated, plan.data), *counted.problems]
+    details = _tallies(scans)
+    for each in found:
+        details |= each.details
+    problems = [problem for each in found for problem in each.problems]
     return Examined(tuple(problems), tuple(facts), details, len(parts.train), len(parts.eval))
+
+
+def _repeats(plan: Plan, parts: _Parts) -> _Found:
+    repeated = repeats(parts.train, parts.eval)
+    return _Found(
+        tuple(repeat_problems(repeated, plan.data)),
+        tuple(repeat_notices(repeated)),
+        {"repeats": asdict(repeated)},
+    )
+
+
+def _contradictions(
+    plan: Plan, scanning: ScanPlan, pairs: SourceScan, trained: bytearray
+) -> _Found:
+    if not pairs.turned:
+        return _Found()
+    numbers = array("Q", (number for number, role in enumerate(trained) if role == _TRAIN))
+    found = contradictions(
+        array("Q", (pairs.identities[number] for number in numbers)),
+        array("Q", (pairs.turned[number] for number in numbers)),
+    )
+    first = [numbers[place] for place in found.first or ()]
+    there = places(scanning, pairs, first)
+    where = [there[number] for number in first]
+    return _Found(
+        tuple(contradiction_problems(found, where, plan.data)),
+        tuple(contradiction_notices(found, where)),
+        {"contradicted": found.contradicted},
+    )
+
+
+def _clashes(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> _Found:
+    """Return the values that the pod could not load: each part becomes a table of its own there."""
+    if not any(found.types.clashes for found in scans):
+        return _Found()
+    types = {name: ColumnTypes() for name in _NAMES.values()}
+    for part, row in _used(scanning, scans, parts):
+        types[part].add(row)
+    return _Found(tuple(problem for each in types.values() for problem in each.clashes.values()))
+
+
+def _signs(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> _Found:
+    """Return what is worth knowing of the rows of each part."""
+    facts: list[str] = []
+    details: dict[str, Mapping[str, int]] = {}
+    for role, at in ((_TRAIN, 0), (_EVAL, -1)):
+        tally = tally_signs(scans[at].signs, parts.roles[at], role)
+        where = places(scanning, scans[at], tally.firsts)
+        facts += sign_notices(_NAMES[role], tally, where)
+        details[_NAMES[role]] = tally.to_dict()
+    return _Found(facts=tuple(facts), details={"signs": details})
 
 
 def _scans(scanning: ScanPlan, paths: Sequence[Path]) -> list[SourceScan]:

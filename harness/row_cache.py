@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from podproof import runtime
 
 _FOLDER = ("cache", "data")
 _PIECE = 1 << 20
+# TRL brings chat templates along, which take the place of a model's own.
+_LIBRARIES = ("tokenizers", "jinja2", "trl", "pyarrow")
 
 
 def cache_key(files: Sequence[Path], asked: Mapping[str, Any]) -> str:
@@ -57,6 +60,18 @@ def code_sha256(*folders: Path) -> str:
         for path in sorted(folder.glob("*.py")):
             whole.update(path.read_bytes())
     return whole.hexdigest()
+
+
+def library_versions() -> Mapping[str, str]:
+    """Return the versions of the libraries that render templates and count tokens here."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 def _replace(path: Path, text: str) -> None:

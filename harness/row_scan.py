@@ -1,12 +1,15 @@
 """One pass over a data file: every row checked and counted, none of them kept."""
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from podproof.harness.column_types import ColumnTypes
+from podproof.harness.row_signs import SignReader
 from podproof.harness.verdict import OnProgress
 from podproof.runtime.data import (
     RowSource,
@@ -27,11 +30,15 @@ _PARQUET_BATCH = 1_000
 
 @dataclass(frozen=True)
 class ScanPlan:
-    """What a scan goes by: the plan's data and method, and who is told how far it is."""
+    """What a scan goes by: the plan's data and method, and who is told how far it is.
+
+    `signs` reads of each row what is worth knowing.
+    """
 
     data: DataPlan
     method: MethodName
     on_progress: OnProgress
+    signs: SignReader
 
 
 @dataclass
@@ -39,8 +46,9 @@ class SourceScan:
     """What one pass over a source found.
 
     `identities` holds 8 bytes for each good row, in order: two rows share theirs when their
-    columns are equal (and two of a billion by chance). `problems` are those of the source itself.
-    `wanted` is the format its rows were asked to have.
+    columns are equal (and two of a billion by chance). `turned` holds the same of pairs whose
+    answers are exchanged, and nothing for other rows; `signs` a byte of each row. `problems` are
+    those of the source itself. `wanted` is the format its rows were asked to have.
     """
 
     source: RowSource
@@ -48,8 +56,20 @@ class SourceScan:
     wanted: RowFormat
     tally: RowTally
     identities: "array[int]" = field(default_factory=lambda: array("Q"))
+    turned: "array[int]" = field(default_factory=lambda: array("Q"))
+    signs: bytearray = field(default_factory=bytearray)
+    types: ColumnTypes = field(default_factory=ColumnTypes)
     first: Row | None = None
     problems: tuple[Problem, ...] = ()
+
+    def add(self, row: Row, reader: SignReader) -> None:
+        """Take in one good row."""
+        self.first = self.first or row
+        self.types.add(row)
+        self.identities.append(identity(row))
+        self.signs.append(reader.signs(row, self.first))
+        if "rejected" in row.columns:
+            self.turned.append(identity(_turned(row)))
 
     def row_format(self, method: MethodName) -> RowFormat:
         """Return the format of the good rows, or the one that was wanted when there are none."""
@@ -58,14 +78,13 @@ class SourceScan:
 
 
 def scan(plan: ScanPlan, source: RowSource, path: Path, wanted: RowFormat) -> SourceScan:
-    """Read a source to its end; memory grows by 8 bytes a row."""
+    """Read a source to its end; memory grows by 9 bytes a row, and 17 a pair."""
     found = SourceScan(source, path, wanted, RowTally(source_name(plan.data, source)))
     try:
         for row in stream(plan, found):
             found.tally.add(row)
             if isinstance(row, Row):
-                found.first = found.first or row
-                found.identities.append(identity(row))
+                found.add(row, plan.signs)
     except BadData as error:
         found.problems = tuple(error.problems)
     return found
@@ -81,9 +100,27 @@ def stream(plan: ScanPlan, of: SourceScan) -> Iterator[Row | BadRow]:
         yield from usable_rows(renamed, of.wanted, plan.method)
 
 
+def places(plan: ScanPlan, of: SourceScan, numbers: Collection[int]) -> dict[int, str]:
+    """Return where the good rows of these numbers stand; the source is read as far as needed."""
+    found: dict[int, str] = {}
+    if not numbers:
+        return found
+    good = (row for row in stream(plan, of) if isinstance(row, Row))
+    for number, row in enumerate(islice(good, max(numbers) + 1)):
+        if number in numbers:
+            found[number] = row.where
+    return found
+
+
 def identity(row: Row) -> int:
     """Return 64 bits of a hash of the row's columns."""
     return int.from_bytes(blake2b(row_identity(row).encode(), digest_size=8).digest(), "little")
+
+
+def _turned(row: Row) -> Row:
+    """Return the pair that prefers what this one rejects."""
+    chosen, rejected = row.columns["chosen"], row.columns["rejected"]
+    return Row(row.where, {**row.columns, "chosen": rejected, "rejected": chosen})
 
 
 def has_parquet_reader() -> bool:

@@ -7,12 +7,11 @@ from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan
 
 
-def run_length_problems(plan: Plan, numbers: Arithmetic, eval_rows: int) -> Iterator[Problem]:
+def run_length_problems(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
     """Yield a problem for evaluations that never come, and for a rate that is never reached.
 
     Where packing hides the number of steps nothing is said of them.
     """
-    yield from _no_whole_batch(plan, numbers, eval_rows)
     if numbers.total_steps is not None:
         yield from _beyond_the_end(plan, numbers, numbers.total_steps)
 
@@ -34,21 +33,3 @@ def _beyond_the_end(plan: Plan, numbers: Arithmetic, total: int) -> Iterator[Pro
     if warmup >= max(1, total):
         what = f"warms up for {warmup:g} steps, {lasting}"
         yield Problem("trainer.warmup_steps", what, "set trainer.warmup_steps=0.03 (a share)")
-
-
-def _no_whole_batch(plan: Plan, numbers: Arithmetic, eval_rows: int) -> Iterator[Problem]:
-    """Find rows that are all left out, since no batch of them is whole."""
-    arguments = plan.arguments
-    if not arguments.get("dataloader_drop_last") or arguments.get("packing"):
-        return
-    evaluates = arguments.get("eval_strategy", "no") != "no"
-    parts = {
-        "train": (numbers.train_rows, numbers.batch_size),
-        "eval": (eval_rows, int(arguments.get("per_device_eval_batch_size", 8))),
-    }
-    for part, (rows, batch_size) in parts.items():
-        is_used = part == "train" or (evaluates and rows > 0)
-        if is_used and rows < batch_size * numbers.gpu_count:
-            what = f"{rows} {part} rows are no whole batch of {batch_size}, and are all left out"
-            way_out = f"set trainer.per_device_{part}_batch_size lower, or do without it"
-            yield Problem("trainer.extra.dataloader_drop_last", what, way_out)

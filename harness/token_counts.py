@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from podproof.harness.chat_template import ChatTemplate, Rendered, TemplateRefused
@@ -17,6 +17,8 @@ from podproof.runtime.tally import RowTally
 TRAIN, EVAL = "train", "eval"
 
 _BATCH_ROWS = 1_000
+# A single row says nothing of the others.
+_FEWEST_ROWS = 2
 _USES = {TRAIN: "trained on", EVAL: "evaluated on"}
 _ANSWERS = ("messages", "text", "completion", "chosen", "rejected")
 
@@ -33,6 +35,11 @@ class CutPlan:
     room: int | None
     length: int | None
     is_assistant_only: bool
+
+    @property
+    def keeps_end(self) -> bool:
+        """Tell whether sequences lose their beginning, and not their end."""
+        return self.room is None and self.length is not None
 
 
 @dataclass
@@ -98,6 +105,17 @@ def refused_rows(tally: TokenTally) -> tuple[Problem, ...]:
     return (*tally.refused.shown, Problem("model.chat_template", what, way_out))
 
 
+def unspoken_rows(part: str, tally: TokenTally, cut: CutPlan) -> Iterator[Problem]:
+    """Refuse a part of which more than half is cut before the assistant says a word."""
+    rows = tally.lengths.total()
+    if rows < _FEWEST_ROWS or tally.unspoken <= rows / 2:
+        return
+    count = f"{tally.unspoken:,} of {rows:,} {part} rows"
+    what = f"{cut.length} tokens end before the assistant says a word in {count}"
+    way_out = f"raise it (the longest row has {max(tally.lengths):,}), or shorten what comes before"
+    yield Problem("method.max_length", what, way_out)
+
+
 def _rendered(batch: Sequence[Row], counter: TokenCounter, tally: TokenTally) -> Iterator[_Texts]:
     for row in batch:
         try:
@@ -145,8 +163,8 @@ def _count_batch(
             row = _with_something_to_learn(item, len(prompt), counter, cut)
         tally.room.add(row)
         if cut.length is not None and longest > cut.length and isinstance(row, Row):
-            tally.unspoken += _is_unspoken(item, counter, cut.length)
-            tally.alike += _is_alike(wholes, cut.length)
+            tally.unspoken += _is_unspoken(item, counter, cut)
+            tally.alike += _is_alike(wholes, cut, cut.length)
 
 
 def _with_room(item: _Texts, prompt: Any, counter: TokenCounter, cut: CutPlan) -> Row | BadRow:
@@ -169,13 +187,33 @@ def _with_something_to_learn(
     return BadRow((Problem(item.row.where, what),))
 
 
-def _is_unspoken(item: _Texts, counter: TokenCounter, length: int) -> bool:
-    spoken = _spoken_at(item.wholes[0], counter) if "messages" in item.row.columns else []
-    return bool(spoken) and spoken[0] >= length
+def _is_unspoken(item: _Texts, counter: TokenCounter, cut: CutPlan) -> bool:
+    if "messages" not in item.row.columns or cut.length is None or cut.keeps_end:
+        return False
+    spoken = _spoken_at(item.wholes[0], counter) or _answered_at(item, counter)
+    return bool(spoken) and spoken[0] >= cut.length
 
 
-def _is_alike(wholes: Sequence[Any], length: int) -> bool:
-    return len(wholes) > 1 and wholes[0].ids[:length] == wholes[1].ids[:length]
+def _answered_at(item: _Texts, counter: TokenCounter) -> list[int]:
+    """Return the token at which the first answer begins, by a template that does not mark it.
+
+    It is not known where the template renders what comes before as no beginning of the whole.
+    """
+    turns, tools = item.row.columns["messages"], item.row.columns.get("tools")
+    before = list(takewhile(lambda turn: turn["role"] != "assistant", turns))
+    if counter.template is None or not before:
+        return []
+    try:
+        asked = counter.template.render(before, tools=tools, add_generation_prompt=True).text
+    except TemplateRefused:
+        return []
+    whole = item.wholes[0].text
+    return counter.tokens_at(whole, [len(asked)]) if whole.startswith(asked) else []
+
+
+def _is_alike(wholes: Sequence[Any], cut: CutPlan, length: int) -> bool:
+    kept = slice(-length, None) if cut.keeps_end else slice(length)
+    return len(wholes) > 1 and wholes[0].ids[kept] == wholes[1].ids[kept]
 
 
 def _spoken_at(whole: Rendered, counter: TokenCounter) -> list[int]:

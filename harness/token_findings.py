@@ -12,12 +12,16 @@ from podproof.harness.token_counts import (
     count_tokens,
     cut_plan,
     refused_rows,
+    unspoken_rows,
 )
 from podproof.harness.token_lengths import token_lengths
 from podproof.harness.tokenizer import TokenCounter
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan
 from podproof.runtime.rows import Row, is_conversation
+
+# A larger share of rows that are cut gets a notice of its own.
+_MOST_CUT = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def find_in_tokens(
     for part in sorted(counted, reverse=True):
         too_many, dropped = counted[part].room.judged(plan.data.max_bad_fraction)
         problems += [*refused_rows(counted[part]), *too_many]
+        problems += unspoken_rows(part, counted[part], cut)
         facts += [*dropped, *_facts(part, counted[part], cut)]
         details[part] = _details(counted[part], cut)
     return TokenFindings(tuple(problems), tuple(facts), {"tokens": details})
@@ -99,7 +104,19 @@ def _facts(part: str, tally: TokenTally, cut: CutPlan) -> Iterator[str]:
     if lengths.longer_than_max:
         cut_rows = f"{lengths.longer_than_max:,} of {lengths.rows:,} {part} rows"
         yield f"{cut_rows} are cut at max_length {cut.length}"
+    if part == TRAIN and lengths.longer_than_max > _MOST_CUT * lengths.rows:
+        yield from _mostly_cut(tally, cut)
     if tally.unspoken:
         yield f"{tally.unspoken:,} {part} rows are cut before the assistant says a word"
     if tally.alike:
         yield f"{tally.alike:,} {part} pairs are cut to the same tokens"
+
+
+def _mostly_cut(tally: TokenTally, cut: CutPlan) -> Iterator[str]:
+    """Say what share of the tokens goes, and that the ends of the rows go with them."""
+    if cut.length is None or cut.keeps_end:
+        return
+    there = sum(length * rows for length, rows in tally.lengths.items())
+    kept = sum(min(length, cut.length) * rows for length, rows in tally.lengths.items())
+    share = f"{100 * (1 - kept / there):.0f} % of all train tokens"
+    yield f"that cuts away {share}, and the ends of most rows, by which a model learns to stop"

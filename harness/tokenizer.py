@@ -26,6 +26,9 @@ _FILES = (
     "special_tokens_map.json",  # where older tokenizers name their special tokens
 )
 
+# The third special token of a tokenizer that the pod trains.
+_PAD = "<|pad|>"
+
 
 @dataclass(frozen=True)
 class TokenizerFiles:
@@ -83,7 +86,7 @@ def find_tokenizer(plan: ModelPlan) -> TokenizerFiles | str:
 def load_tokenizer(files: TokenizerFiles, plan: ModelPlan, texts: Iterable[str]) -> TokenCounter:
     """Load the tokenizer; one without a folder is trained on `texts`, as the pod will train it."""
     if files.folder is None:
-        tokens = {"bos_token": TOKENIZER_BOS, "eos_token": TOKENIZER_EOS, "pad_token": "<|pad|>"}
+        tokens = {"bos_token": TOKENIZER_BOS, "eos_token": TOKENIZER_EOS, "pad_token": _PAD}
         template = ChatTemplate(plan.chat_template or DEFAULT_CHAT_TEMPLATE, tokens)
         return TokenCounter(train_tokenizer(plan, texts), template, TOKENIZER_BOS, TOKENIZER_EOS)
     from tokenizers import Tokenizer
@@ -97,6 +100,17 @@ def load_tokenizer(files: TokenizerFiles, plan: ModelPlan, texts: Iterable[str])
     text = plan.chat_template or _template_text(files.folder, config)
     own = None if text is None else ChatTemplate(text, tokens)
     return TokenCounter(tokenizer, own, tokens.get("bos_token"), tokens.get("eos_token", ""))
+
+
+def special_tokens(files: TokenizerFiles | str) -> tuple[str, ...]:
+    """Return the tokens that are special to a tokenizer; none for one that is not at hand."""
+    if isinstance(files, str):
+        return ()
+    if files.folder is None:
+        return TOKENIZER_BOS, TOKENIZER_EOS, _PAD
+    content = json.loads((files.folder / _FILES[0]).read_text(encoding="utf-8"))
+    added = content.get("added_tokens") or ()
+    return tuple(token["content"] for token in added if token.get("special"))
 
 
 def _folder(plan: ModelPlan) -> Path | None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from podproof.compiler.argument_rules import REFUSED_ARGUMENTS
+from podproof.compiler.data_rules import hub_only
 from podproof.compiler.environment_rules import switches, tokens
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
@@ -281,11 +282,7 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_names", "sft", {"name": "a" * 40}),
     ("_model", "sft", {"model.trust_remote_code": True, "model.revision": "0123abc"}),
     ("_data", "sft", {"data.format": RowFormat.AUTO}),
-    (
-        "_data",
-        "sft",
-        {"trainer.eval_strategy": EvalStrategy.NO, "data.eval.fraction": None},
-    ),
+    ("_data", "sft", {"trainer.eval_strategy": EvalStrategy.NO, "data.eval.fraction": None}),
     ("_data", "rented_sft", {"data.eval.split": None, "data.eval.fraction": 0.1}),
     ("_trainer", "sft", {"trainer.save_steps": 7, "trainer.eval_steps": 7}),
     ("_trainer", "sft", {"trainer.eval_strategy": EvalStrategy.EPOCH, "trainer.save_steps": 8}),
@@ -369,8 +366,8 @@ def test_a_rule_lets_pass_what_is_sound(
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
-    # They have files of their own: test_pod_rules.py, test_schedule_rules.py.
-    elsewhere = {*POD_RULES, *SCHEDULE_RULES, switches, tokens}
+    # These have files of their own: test_pod_rules.py, test_schedule_rules.py, test_data_rules.py.
+    elsewhere = {*POD_RULES, *SCHEDULE_RULES, switches, tokens, hub_only}
     names = {rule.__name__ for rule in RULES if rule not in elsewhere}
 
     assert {rule for rule, *_ in REFUSED} == names

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from podproof.harness import data
 from podproof.harness.gates import clear
 from podproof.harness.judgement import judgement
 from podproof.harness.report import judgement_to_dict, verdicts_to_dicts
-from podproof.harness.row_cache import cache_key, code_sha256, remember, remembered
+from podproof.harness.row_cache import (
+    cache_key,
+    code_sha256,
+    library_versions,
+    remember,
+    remembered,
+)
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.plan import DataPlan, Plan
 from tests.harness.conftest import script_of
@@ -62,6 +69,24 @@ def test_one_byte_more_is_looked_at_again(folder: Path) -> None:
     data_of(folder, talks(10))
 
     assert not is_cached(again(folder, plan))
+
+
+@pytest.mark.parametrize("changed", ["code_sha256", "library_versions"])
+def test_other_code_or_another_library_is_asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    plan = plan_of(data_of(folder, talks(9)))
+    again(folder, plan)
+    monkeypatch.setattr(data, changed, lambda: "another")
+
+    assert not is_cached(again(folder, plan))
+
+
+def test_the_versions_are_those_that_are_installed() -> None:
+    versions = library_versions()
+
+    assert versions["jinja2"]
+    assert all(isinstance(known, str) for known in versions.values())
 
 
 def test_another_question_is_asked_again(folder: Path) -> None:

@@ -30,6 +30,11 @@ from tests.harness.data_world import (
 LONG = "word " * 200
 
 
+def late(number: int) -> dict[str, Any]:
+    asked = {"role": "user", "content": f"{number} {LONG}"}
+    return {"messages": [asked, {"role": "assistant", "content": f"{number}."}]}
+
+
 def tokenizer_of(model: ModelPlan) -> Any:
     """Return what transformers makes of a model's folder."""
     from transformers import PreTrainedTokenizerFast
@@ -104,8 +109,7 @@ def test_a_long_answer_is_cut_and_told(tmp_path: Path) -> None:
 
 
 def test_rows_cut_before_the_assistant_speaks_are_told(tmp_path: Path) -> None:
-    late = {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "."}]}
-    data = data_of(tmp_path, [*talks(8), late])
+    data = data_of(tmp_path, [*talks(8), late(8)])
 
     answered = ask(tmp_path, plan_of(data, max_length=64))
 
@@ -113,9 +117,64 @@ def test_rows_cut_before_the_assistant_speaks_are_told(tmp_path: Path) -> None:
     assert "1 train rows are cut before the assistant says a word" in answered.summary
 
 
+def test_rows_of_which_most_are_cut_before_the_assistant_speaks_are_refused(
+    tmp_path: Path,
+) -> None:
+    data = data_of(tmp_path, [*talks(4), *map(late, range(5))], [late(9), late(10)])
+
+    answered = ask(tmp_path, plan_of(data, max_length=64))
+
+    assert [item.where for item in answered.problems] == ["method.max_length"] * 2
+    assert "64 tokens end before the assistant says a word in 5 of 9 train rows" in answered.text
+    assert "in 2 of 2 eval rows" in answered.text
+
+
+@pytest.mark.parametrize("evaluation", [[talk(9), late(9)], [late(9)]])
+def test_half_of_the_rows_may_be_cut_before_the_assistant_speaks(
+    tmp_path: Path, evaluation: list[Any]
+) -> None:
+    data = data_of(tmp_path, [*talks(4), *map(late, range(4))], evaluation)
+
+    answered = ask(tmp_path, plan_of(data, max_length=64))
+
+    assert answered.problems == ()
+    assert "4 train rows are cut before the assistant says a word" in answered.summary
+
+
+def test_a_template_without_marks_hides_no_row_that_is_cut(tmp_path: Path) -> None:
+    model = model_folder(tmp_path, chat_template=PLAIN_TEMPLATE)
+    data = data_of(tmp_path, [*talks(4), *map(late, range(5))])
+
+    refused = ask(tmp_path, plan_of(data, model=model, max_length=64))
+    passed = ask(tmp_path, plan_of(data, model=model, max_length=4096))
+
+    assert [item.where for item in refused.problems] == ["method.max_length"]
+    assert passed.problems == ()
+
+
+def test_what_is_cut_of_most_rows_is_told_as_a_share_of_all_tokens(tmp_path: Path) -> None:
+    answers = [talk(number, LONG) for number in range(5)]
+
+    most = ask(tmp_path, plan_of(data_of(tmp_path, [*talks(4), *answers]), max_length=64))
+    some = ask(tmp_path, plan_of(data_of(tmp_path, [*talks(5), *answers]), max_length=64))
+
+    assert most.problems == ()
+    assert "% of all train tokens, and the ends of most rows" in most.summary
+    assert "of all train tokens" not in some.summary
+
+
+def test_pairs_that_keep_their_end_are_compared_by_their_end(tmp_path: Path) -> None:
+    differing = {**pair(1), "chosen": f"{LONG}yes", "rejected": f"{LONG}no"}
+    data = data_of(tmp_path, [*map(pair, range(2, 9)), differing])
+
+    arguments: dict[str, Any] = {"max_length": 64, "truncation_mode": "keep_end"}
+    answered = ask(tmp_path, plan_of(data, method=MethodName.DPO, **arguments))
+
+    assert "are cut to the same tokens" not in answered.summary
+
+
 def test_rows_of_which_nothing_is_learnt_are_refused(tmp_path: Path) -> None:
-    late = {"messages": [{"role": "user", "content": LONG}, {"role": "assistant", "content": "."}]}
-    data = data_of(tmp_path, [*talks(8), late])
+    data = data_of(tmp_path, [*talks(8), late(8)])
 
     answered = ask(tmp_path, plan_of(data, max_length=64, assistant_only_loss=True))
 
