@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from podproof.compiler.ir import Provider
-from podproof.compiler.schema import Config, DpoMethod, SftMethod
+from podproof.compiler.schema import Config, DpoMethod, EvalStrategy, SftMethod
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import AdapterKind, MethodName, Resume
 
@@ -33,6 +33,9 @@ DPO_LOSSES = (
 SFT_LOSSES = ("nll", "dft")
 PACKING_STRATEGIES = ("bfd", "bfd_split", "wrapped")
 TRUNCATION_MODES = ("keep_start", "keep_end")
+
+# No run is longer; trainer.eval_steps has the same end.
+_MOST_STEPS = 1_000_000
 
 # Arguments that undo what the script is there for, with the reason.
 REFUSED_ARGUMENTS = {
@@ -86,6 +89,21 @@ def refused_arguments(config: Config) -> Iterator[Problem]:
     if extra.get("use_cpu") and config.pod.gpu:
         what = "would leave the rented GPU idle"
         yield Problem("trainer.extra.use_cpu", what, "take it out, or set pod.gpu=[]")
+
+
+def first_evaluation(config: Config) -> Iterator[Problem]:
+    """Refuse to wait with evaluations for longer than the run can last: no score, no choice."""
+    trainer, delay = config.trainer, config.trainer.extra.get("eval_delay")
+    if trainer.eval_strategy is EvalStrategy.NO or isinstance(delay, bool):
+        return
+    # The trainer counts it in what it evaluates by: steps, or epochs.
+    is_by_epoch = trainer.eval_strategy is EvalStrategy.EPOCH
+    most_steps = trainer.max_steps if trainer.max_steps > 0 else _MOST_STEPS
+    most = trainer.num_train_epochs if is_by_epoch else most_steps
+    if isinstance(delay, int | float) and delay > most:
+        unit = "epochs" if is_by_epoch else "steps"
+        what = f"waits {delay:,.10g} {unit} for the first evaluation, and the run has {most:,.10g}"
+        yield Problem("trainer.extra.eval_delay", f"{what} at most: nothing is scored", "drop it")
 
 
 def workers(config: Config) -> Iterator[Problem]:
@@ -165,6 +183,7 @@ def rented_gpus(config: Config) -> Iterator[Problem]:
 ARGUMENT_RULES = (
     unknown_choices,
     refused_arguments,
+    first_evaluation,
     workers,
     quantized_twice,
     chat_template,
