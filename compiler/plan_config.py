@@ -4,6 +4,7 @@ A script may come from anywhere, and its plan be edited. So what is asked of a c
 the plan too, under the keys of the config; and lowering that config again must give the plan.
 """
 
+import ast
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, get_args, get_type_hints
@@ -12,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from podproof.compiler.ir import PodScript, Provider, Run
 from podproof.compiler.lower import SELECTION, arguments_of, requirements_of
+from podproof.compiler.own_scorer import formula_problems
 from podproof.compiler.places import in_order, is_about
 from podproof.compiler.rules import violations
 from podproof.compiler.schema import (
@@ -41,6 +43,8 @@ def plan_problems(script: PodScript) -> tuple[Problem, ...]:
     config = config_of(script.run, unread)
     flagged = {problem.where for problem in unread}
     found = {*_broken_rules(config, knows_pod=script.knows_pod), *_changed(config, script.run)}
+    if script.run.own_scorer is not None:
+        found |= set(formula_problems(ast.parse(script.run.own_scorer), str(config.scorer.file)))
     return tuple(in_order([*unread, *(item for item in found if not is_about(item, flagged))]))
 
 
