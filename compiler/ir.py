@@ -70,10 +70,12 @@ class PodScript:
     """The one file that runs on the pod, and the Run it was cut from.
 
     `text` is the whole script; `sha256` is the hex digest of its UTF-8 bytes. `modules` maps each
-    runtime module to its first and last line in the script, counted from 1.
+    runtime module to its first and last line in the script, counted from 1. `knows_pod` is False
+    for a script that was found without the manifest that names its pod.
     """
 
     text: str
     sha256: str
     run: Run
     modules: tuple[tuple[str, int, int], ...]
+    knows_pod: bool = True

@@ -26,7 +26,7 @@ from podproof.runtime.plan import AdapterKind, Plan, PublishTo, ScorerPlan, Vali
 
 # The selection rule: the callback writes this metric into every evaluation, higher is better,
 # and the trainer's own machinery keeps, protects and finally loads the checkpoint it names.
-_SELECTION = {
+SELECTION = {
     "load_best_model_at_end": True,
     "metric_for_best_model": "eval_checkpoint_score",
     "greater_is_better": True,
@@ -46,7 +46,7 @@ def lower(config: Config) -> Run:
         model=config.model,
         data=config.data,
         adapter=config.adapter,
-        arguments=_arguments(config),
+        arguments=arguments_of(config),
         scorer=_scorer(config.scorer),
         recovery=config.recovery,
         predictions=config.predictions,
@@ -59,7 +59,7 @@ def lower(config: Config) -> Run:
     return Run(
         plan=plan,
         pod=pod_spec(config.pod),
-        requirements=_requirements(config),
+        requirements=requirements_of(config),
         gates_level=config.gates.level.value,
         gates_skip=tuple(sorted(config.gates.skip.items())),
         own_scorer=own_scorer,
@@ -83,7 +83,7 @@ def _scorer(scorer: ScorerPlan) -> ScorerPlan:
     return scorer if scorer.file is None else replace(scorer, file=Path(scorer.file).name)
 
 
-def _arguments(config: Config) -> dict[str, Any]:
+def arguments_of(config: Config) -> dict[str, Any]:
     """Return the keyword arguments of the method's TRL config class, nulls left to its defaults."""
     trainer, method = plain(config.trainer), plain(config.method)
     extra = trainer.pop("extra")
@@ -107,13 +107,14 @@ def _schedule(config: Config) -> dict[str, Any]:
     save_steps = config.trainer.save_steps or config.trainer.eval_steps
     if strategy is EvalStrategy.NO:
         return {"save_strategy": "steps", "save_steps": save_steps, "eval_steps": None}
-    common = {"save_strategy": strategy.value, **_SELECTION}
+    common = {"save_strategy": strategy.value, **SELECTION}
     if strategy is EvalStrategy.EPOCH:
         return {**common, "eval_steps": None, "save_steps": None}
     return {**common, "save_steps": save_steps}
 
 
-def _requirements(config: Config) -> tuple[str, ...]:
+def requirements_of(config: Config) -> tuple[str, ...]:
+    """Return the exact pins of the script, sorted: ours for this config, and the config's own."""
     pins = dict(POD_PINS)
     is_quantized = config.adapter.kind is AdapterKind.QLORA
     if is_quantized or config.trainer.optim in BITSANDBYTES_OPTIMIZERS:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from podproof.compiler.bundle import bundle
 from podproof.compiler.errors import NotBundleable
+from podproof.compiler.formula import differing
 from podproof.compiler.script import ENTRY, OWN_SCORER, sources_with
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import ScorerName, ScorerPlan
@@ -80,7 +81,8 @@ def own_scorer_problems(scorer: ScorerPlan) -> Iterator[Problem]:
         yield Problem(_KEY, f"{scorer.file!r} is no text of Python: {error}", way_out)
     else:
         yield from _missing_functions(tree, scorer.file)
-        yield from _forbidden(tree, scorer.file)
+        yield from _foreign_imports(tree, scorer.file)
+        yield from formula_problems(tree, scorer.file)
         yield from _broken_bundle_rules(text, scorer.file)
 
 
@@ -105,14 +107,21 @@ def _missing_functions(tree: ast.Module, path: str) -> Iterator[Problem]:
             yield Problem(_KEY, what, _EXAMPLE)
 
 
-def _forbidden(tree: ast.Module, path: str) -> Iterator[Problem]:
+def _foreign_imports(tree: ast.Module, path: str) -> Iterator[Problem]:
     for node in ast.walk(tree):
-        where = f"{path}:{getattr(node, 'lineno', 1)}"
         for name in _imported_modules(node):
             if name not in IMPORTABLE:
-                yield Problem(_KEY, f"{where} imports {name}", _LOGS_ALONE)
+                what = f"{path}:{getattr(node, 'lineno', 1)} imports {name}"
+                yield Problem(_KEY, what, _LOGS_ALONE)
+
+
+def formula_problems(tree: ast.Module, path: str) -> Iterator[Problem]:
+    """Yield what could give another score to another call or process, by line of `path`."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Name) and node.id in FORBIDDEN_NAMES:
-            yield Problem(_KEY, f"{where} uses {node.id}", _LOGS_ALONE)
+            yield Problem(_KEY, f"{path}:{node.lineno} uses {node.id}", _LOGS_ALONE)
+    for place in differing(tree):
+        yield Problem(_KEY, f"{path}:{place.line} {place.what}", place.way_out)
 
 
 _LOGS_ALONE = "a score depends on the logs alone; docs/how-to/own-scorer.md lists what may be used"

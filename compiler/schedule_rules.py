@@ -14,6 +14,8 @@ from podproof.compiler.schema import Config, EvalStrategy
 from podproof.runtime.errors import Problem
 
 _LONGEST_WARMUP_SHARE = 0.5
+# No run is longer; trainer.eval_steps has the same end.
+_MOST_STEPS = 1_000_000
 # Transformer weights are drawn with a standard deviation of about 0.02 (`initializer_range`).
 _LARGEST_ADAM_RATE = 0.05
 _LEAST_CLIP = 1e-4
@@ -63,10 +65,10 @@ def first_evaluation(config: Config) -> Iterator[Problem]:
     strategy, key = config.trainer.eval_strategy, "trainer.extra.eval_delay"
     if isinstance(delay, bool) or not isinstance(delay, int | float):
         return
-    ends = total if total > 0 else None
+    ends = total if total > 0 else _MOST_STEPS
     if strategy is EvalStrategy.EPOCH:
-        ends = None if total > 0 else int(config.trainer.num_train_epochs)
-    if strategy is not EvalStrategy.NO and ends is not None and delay >= ends:
+        ends = _MOST_STEPS if total > 0 else int(config.trainer.num_train_epochs)
+    if strategy is not EvalStrategy.NO and delay >= ends:
         what = f"delays every evaluation until {delay:g}, and the run ends at {ends}"
         yield Problem(key, what, "take it out")
 

@@ -16,7 +16,7 @@ from podproof.compiler.ir import PodScript, PodSpec, Run
 from podproof.compiler.parts import parts_of
 from podproof.compiler.pins import REQUIRES_PYTHON
 from podproof.runtime.errors import Problem
-from podproof.runtime.plan import plan_to_json
+from podproof.runtime.plan import Plan, plan_to_json
 
 SCRIPT_NAME = "pod_script.py"
 MANIFEST_NAME = "manifest.json"
@@ -121,6 +121,11 @@ def write_whole(path: Path, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
+def seal_of(plan: Plan) -> str:
+    """Return the line by which a script tells whether its plan is the one it was compiled with."""
+    return f"# plan sha256: {hashlib.sha256(plan_to_json(plan).encode('ascii')).hexdigest()}"
+
+
 def _preamble(run: Run) -> str:
     """Return the PEP 723 block that makes `uv run pod_script.py` work, and where this came from."""
     pins = [f'#   "{requirement}",' for requirement in run.requirements]
@@ -135,6 +140,7 @@ def _preamble(run: Run) -> str:
             "#",
             f"# podproof pod script: {run.plan.name} ({run.plan.method.value})",
             f"# config sha256: {run.plan.config_sha256}",
+            seal_of(run.plan),
             "# Compiled from a config; do not edit, compile again.",
         ]
     )

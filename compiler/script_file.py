@@ -1,7 +1,7 @@
 """A pod script read back from its file, as text: nothing of it is imported or run.
 
-A script holds its plan, its pins and its program, but not the pod it was compiled for; in its place
-stands a pod of the defaults. So reading back answers what can be asked of a text, and no more.
+A script holds its plan, its pins and its program, but not the pod it was compiled for: that is in
+the manifest beside it. Without one a pod of the defaults stands in its place.
 """
 
 import ast
@@ -10,18 +10,20 @@ import json
 import re
 import tomllib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from podproof.compiler.bundle import OWN_PACKAGE
 from podproof.compiler.errors import BadScript
-from podproof.compiler.ir import PodScript, Run
+from podproof.compiler.ir import PodScript, PodSpec, Run
 from podproof.compiler.lower import pod_spec
 from podproof.compiler.schema import GatesConfig, PodConfig
 from podproof.compiler.script import MANIFEST_NAME, OWN_SCORER
 from podproof.compiler.syntax import syntax_of
 from podproof.runtime.errors import BadPlan, Problem
 from podproof.runtime.plan import Plan, ScorerName, plan_from_json
+from podproof.runtime.reader import read_section
 
 _COMPILE = "compile it again with podproof compile"
 _MODULE_HEAD = re.compile(r"# -{10} (\w+) -+")
@@ -43,16 +45,17 @@ def read_script(path: Path) -> PodScript:
         raise BadScript(Problem(f"{path}:{line}", f"is not Python: {error}", _COMPILE)) from error
     plan = _plan(path, tree)
     modules = _modules(text)
+    record = _record(path)
     run = Run(
         plan=plan,
-        pod=pod_spec(PodConfig(gpu_count=plan.gpu_count, node_count=plan.node_count)),
+        pod=record.pod or _default_pod(plan),
         requirements=_requirements(path, text),
         gates_level=GatesConfig().level.value,
         gates_skip=(),
         own_scorer=_own_scorer(text, tree, modules) if _has_own_scorer(plan) else None,
     )
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
-    return PodScript(text, _sha256_on_record(path) or digest, run, modules)
+    return PodScript(text, record.sha256 or digest, run, modules, knows_pod=record.pod is not None)
 
 
 def metadata_blocks(text: str) -> list[dict[str, Any]]:
@@ -107,17 +110,40 @@ def _requirements(path: Path, text: str) -> tuple[str, ...]:
         raise BadScript(Problem(f"{path}:1", what, _COMPILE)) from error
 
 
-def _sha256_on_record(path: Path) -> str | None:
+def _default_pod(plan: Plan) -> PodSpec:
+    return pod_spec(PodConfig(gpu_count=plan.gpu_count, node_count=plan.node_count))
+
+
+@dataclass(frozen=True)
+class _Record:
+    """What the manifest beside a script says of it; of the environment's values their digests."""
+
+    sha256: str | None = None
+    pod: PodSpec | None = None
+
+
+def _record(path: Path) -> _Record:
     beside = path.with_name(MANIFEST_NAME)
     try:
         record = json.loads(beside.read_bytes())
     except FileNotFoundError:
-        return None
+        return _Record()
     except (OSError, ValueError, RecursionError) as error:
         raise BadScript(Problem(str(beside), f"is not JSON: {error}", _COMPILE)) from error
     if not isinstance(record, dict) or record.get("script") != path.name:
-        return None
-    return str(record.get("sha256"))
+        return _Record()
+    pod = _pod_on_record(record["pod"], beside) if "pod" in record else None
+    return _Record(str(record.get("sha256")), pod)
+
+
+def _pod_on_record(pod: object, beside: Path) -> PodSpec:
+    problems: list[Problem] = []
+    values = {**pod, "requirements": {}} if isinstance(pod, dict) else pod
+    read = read_section(PodConfig, values, "pod", problems)
+    if problems:
+        found = [Problem(str(beside), f"{item.where} {item.what}", _COMPILE) for item in problems]
+        raise BadScript(*found)
+    return pod_spec(read)
 
 
 def _modules(text: str) -> tuple[tuple[str, int, int], ...]:

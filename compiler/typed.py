@@ -28,16 +28,17 @@ def typed(container: dict[str, Any], problems: list[Problem]) -> Config:
         method, raw_method = "sft", plain(METHODS["sft"]())
     values["method"] = raw_method
     sections = {
-        key: _read_or_default(kind, values.pop(key, {}), key, problems, method)
+        key: read_or_default(kind, values.pop(key, {}), key, problems, method)
         for key, kind in {**SECTIONS, "method": METHODS[method]}.items()
     }
-    head = _read_or_default(_Head, values, "", problems, method)
+    head = read_or_default(_Head, values, "", problems, method)
     return Config(name=head.name, seed=head.seed, **sections)
 
 
-def _read_or_default(
+def read_or_default(
     kind: type[Any], value: Any, where: str, problems: list[Problem], method: str
 ) -> Any:
+    """Return one section; what of it cannot be read is a problem, and its default."""
     found: list[Problem] = []
     section = read_section(kind, value, where, found)
     problems += [_with_way_out(problem, method) for problem in found]

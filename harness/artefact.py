@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from podproof.compiler.credentials import SECRET_SHAPES
 from podproof.compiler.ir import PodScript, Run
 from podproof.compiler.keys import is_key
-from podproof.compiler.script import compile_run
+from podproof.compiler.script import compile_run, seal_of
 from podproof.compiler.script_file import metadata_blocks
 from podproof.compiler.syntax import Syntax, syntax_of
 from podproof.compiler.wire import is_same_program, wire_form
@@ -148,7 +148,9 @@ def _effects(tree: ast.Module) -> Iterator[Problem]:
 
 def _unset_variables(syntax: Syntax, script: PodScript) -> Iterator[Problem]:
     """Find environment variables the script cannot do without and nobody sets on the pod."""
-    given = {key for key, _ in (*script.run.pod.env, *script.run.pod.secrets)} | LAUNCHER_VARIABLES
+    given = {key for key, _ in (*script.run.pod.env, *script.run.pod.secrets)}
+    if script.run.plan.gpu_count * script.run.plan.node_count > 1:
+        given |= LAUNCHER_VARIABLES
     for node in syntax.nodes:
         if not isinstance(node, ast.Subscript) or not isinstance(node.ctx, ast.Load):
             continue
@@ -179,6 +181,9 @@ def _plan(tree: ast.Module, script: PodScript) -> Iterator[Problem]:
         yield Problem("PLAN_JSON", "is not the plan that was compiled", RECOMPILE)
         return
     json.loads(text, parse_constant=_refuse_constant)
+    if seal_of(script.run.plan) not in script.text.split("\n"):
+        what = "is not the plan that the sha256 in the head of the script is of"
+        yield Problem("PLAN_JSON", what, RECOMPILE)
 
 
 def _refuse_constant(name: str) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 from hypothesis import reject, strategies as st
@@ -65,7 +66,8 @@ class Scores:
     """The scores of one drawn run, in order, the step finally called best, the fold's last state.
 
     `chosen_step` is that of the checkpoint the run would end with; None where none is usable.
-    `metrics` are what the trainer is told; NaN among them, so they are not compared.
+    `metrics` are what the trainer is told; NaN among them, so they are not compared. `names` are
+    those of the terms of each score.
     """
 
     values: tuple[float, ...]
@@ -74,6 +76,7 @@ class Scores:
     chosen_step: int | None
     state: Any
     metrics: tuple[float, ...] = field(compare=False)
+    names: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,10 @@ class Subject:
         )
         plan = read_section(ScorerPlan, changed, "scorer", [])
         return subject_of(self.code, plan)
+
+    def score_at(self, steps: Sequence[int], rounds: Sequence[Round]) -> Scores:
+        """Return the scores of a run evaluated at these steps; raise whatever the scorer raises."""
+        return self.fold_or_raise(log_of(rounds, steps))
 
     def score(self, rounds: Sequence[Round]) -> Scores:
         """Return the scores of a run; evaluation k is step k, counted from 1."""
@@ -134,6 +141,7 @@ class Subject:
             None if choice is None else choice.step,
             state,
             tuple(self.code.trainer_metric(score) for score in scores),
+            tuple(name for score in scores for name in score.components),
         )
 
 
@@ -154,13 +162,13 @@ def _changed(section: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str,
     return {**section, **inner}
 
 
-def log_of(rounds: Sequence[Round]) -> Log:
+def log_of(rounds: Sequence[Round], steps: Sequence[int] = ()) -> Log:
     """Return the rounds as a trainer's log_history, timing keys and final summary included.
 
-    What is None was not logged.
+    They are at these steps; without any, at the first ones. What is None was not logged.
     """
     log: Log = []
-    for step, each in enumerate(rounds, 1):
+    for step, each in zip(steps or count(1), rounds, strict=False):
         log += [{"loss": loss, "grad_norm": 1.0, "step": step} for loss in each.train]
         log.append({**_measured(each), "eval_runtime": 0.1, "step": step})
     return [*log, {"train_loss": 1.0, "train_runtime": 1.0, "step": len(rounds)}]

@@ -10,6 +10,7 @@ from typing import Any
 
 from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript
+from podproof.compiler.plan_config import config_of, own_requirements, plan_problems
 from podproof.harness.api import api_answer
 from podproof.harness.artefact import artefact_problems
 from podproof.harness.data import data_answer
@@ -39,14 +40,22 @@ class Gate:
 
     `needs_sound_script` marks gates that run the script's code, and so must not be asked about
     one whose text was already refused. `after` names gates whose refusal this one could only
-    repeat.
+    repeat, or would break on.
     """
 
     gate_id: str
     level: Level
     ask: Callable[[PodScript, Surroundings], Answer]
     needs_sound_script: bool = False
-    after: tuple[str, ...] = ()
+    after: tuple[str, ...] = ("config",)
+
+
+def _config(script: PodScript, _surroundings: Surroundings) -> Answer:
+    """Ask of the plan what was asked of the config, since a script may come from anywhere."""
+    problems = plan_problems(script)
+    beside = () if problems else own_requirements(script.run, config_of(script.run, []))
+    pins = [f"pins beside ours: {', '.join(beside)}"] if beside else []
+    return "; ".join(["types, ranges and rules", *pins]), problems
 
 
 def _artefact(script: PodScript, _surroundings: Surroundings) -> Answer:
@@ -68,8 +77,11 @@ def _dryrun(script: PodScript, surroundings: Surroundings) -> Answer:
     return dryrun_answer(script, surroundings)
 
 
+CONFIG_GATE = Gate("config", Level.STATIC, _config, after=())
+
+# Those that are asked of a script in the surroundings; the first of all stands before them.
 GATES: tuple[Gate, ...] = (
-    Gate("artefact", Level.STATIC, _artefact),
+    Gate("artefact", Level.STATIC, _artefact, after=()),
     Gate("api", Level.STATIC, api_answer),
     Gate("size", Level.STATIC, size_answer),
     Gate("data", Level.STATIC, data_answer),
@@ -77,13 +89,13 @@ GATES: tuple[Gate, ...] = (
     Gate("scorer", Level.FAST, _scorer, needs_sound_script=True),
     Gate("dryrun", Level.FAST, _dryrun, needs_sound_script=True),
     Gate("regression", Level.FAST, regression_answer, needs_sound_script=True),
-    Gate("trainer", Level.FULL, trainer_answer, needs_sound_script=True, after=("api",)),
+    Gate("trainer", Level.FULL, trainer_answer, needs_sound_script=True, after=("config", "api")),
     Gate(
         "smoke",
         Level.FULL,
         smoke_answer,
         needs_sound_script=True,
-        after=("api", "data", "trainer"),
+        after=("config", "api", "data", "trainer"),
     ),
 )
 
@@ -101,7 +113,7 @@ def clear(
     `on_gate` is told each gate's id before it is asked, for a progress display; its answer is
     ignored.
     """
-    verdicts = [_config_verdict()]
+    verdicts = [_verdict(CONFIG_GATE, script, surroundings, ())]
     with warmed(surroundings) as warm:
         there = replace(surroundings, warm=warm)
         for gate in GATES:
@@ -123,13 +135,8 @@ def refused_script(error: BadScript) -> Refused:
 
 
 def verdict_of(gate_id: str, script: PodScript, surroundings: Surroundings) -> GateVerdict:
-    """Ask one gate, and the artefact gate before it where it runs the script's code.
-
-    The config gate has passed where there is a script.
-    """
-    if gate_id == "config":
-        return _config_verdict()
-    gate = next(gate for gate in GATES if gate.gate_id == gate_id)
+    """Ask one gate, and the artefact gate before it where it runs the script's code."""
+    gate = next(gate for gate in (CONFIG_GATE, *GATES) if gate.gate_id == gate_id)
     before = [verdict_of("artefact", script, surroundings)] if gate.needs_sound_script else []
     return _verdict(gate, script, surroundings, before)
 
@@ -141,11 +148,6 @@ def _refusal(gate: str, error: PodproofError, seconds: float) -> Refused:
     return Refused(
         None, (GateVerdict(gate, Level.STATIC, Outcome.REFUSED, summary, problems, seconds),)
     )
-
-
-def _config_verdict() -> GateVerdict:
-    # A PodScript exists only for a config that passed: the compiler raises BadConfig otherwise.
-    return GateVerdict("config", Level.STATIC, Outcome.PASSED, "types, ranges and rules", (), 0.0)
 
 
 def _verdict(

@@ -4,9 +4,13 @@ An answer depends on the code, the scorer's section of the plan and the method a
 scripts that differ in nothing else, as those of a sweep, only the first is asked.
 """
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import dropwhile
+from pathlib import Path
 
 from podproof.compiler.ir import PodScript
 from podproof.harness.asking import HOW, asked_within
@@ -78,13 +82,20 @@ def question_of(script: PodScript, surroundings: Surroundings) -> Question:
 
 @lru_cache(maxsize=32)
 def _broken(question: Question) -> tuple[Problem, ...]:
-    with embedded(question.text) as code, asked_within(question.budget_s):
+    with embedded(question.text) as code, asked_within(question.budget_s), _unheard():
         return broken_properties(code, question.scorer, EXAMPLES)
+
+
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """Let nothing that a formula of the user's prints get between the lines of a report."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
 
 
 @lru_cache(maxsize=32)
 def _failed(question: Question) -> tuple[tuple[Problem, ...], FailingStream | None]:
-    with embedded(question.text) as code, asked_within(question.budget_s):
+    with embedded(question.text) as code, asked_within(question.budget_s), _unheard():
         return failed_dry_runs(code, question), failing_stream(code, question, STREAMS)
 
 

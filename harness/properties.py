@@ -34,6 +34,11 @@ from podproof.harness.drawn import (
     subject_of,
 )
 from podproof.harness.reach import forbidden_reach
+from podproof.harness.turning_points import (
+    monotone_where_it_turns,
+    neutral_where_it_turns,
+    pareto_where_it_turns,
+)
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Objective, ScorerName, ScorerPlan
 
@@ -51,6 +56,8 @@ def total(subject: Subject, examples: int) -> None:
     def check(rounds: list[Round]) -> None:
         scores = subject.fold_or_raise(_with_strangers(log_of(rounds), 1.0))
         assert all(value > -math.inf for value in scores.values), f"not a score: {scores.values}"
+        unnamed = [name for name in scores.names if not isinstance(name, str)]
+        assert not unnamed, f"the name of a term is {unnamed[0]!r}, which is no text"
         for step, (each, value) in enumerate(zip(rounds, scores.values, strict=True), 1):
             if not is_usable(each.loss):
                 assert value == math.inf, f"unusable {each.loss!r} scored {value}"
@@ -80,6 +87,7 @@ def monotone(subject: Subject, examples: int) -> None:
         )
 
     check()
+    monotone_where_it_turns(subject)
 
 
 def one_sided(subject: Subject, examples: int) -> None:
@@ -135,6 +143,7 @@ def neutral(subject: Subject, examples: int) -> None:
         assert missing == stayed, f"{missing} without margin and accuracy, {stayed} with the same"
 
     check()
+    neutral_where_it_turns(subject)
 
 
 def consistent(subject: Subject, examples: int) -> None:
@@ -199,6 +208,7 @@ def pareto(subject: Subject, examples: int) -> None:
         assert scores.chosen_step != len(rounds) + 1, f"{bad} chosen before {good}"
 
     check()
+    pareto_where_it_turns(subject)
 
 
 def causal(subject: Subject, examples: int) -> None:

@@ -16,18 +16,25 @@ def forbidden_reach(functions: Iterable[Any]) -> tuple[str, ...]:
     environment: each comes from a standard module that no formula may import, or is a built-in.
     """
     found: set[str] = set()
-    seen: set[Any] = set()
+    for function in reached_functions(functions):
+        for is_import, name in _loaded_names(function.__code__):
+            value = None if is_import else function.__globals__.get(name)
+            found |= {name} if _is_forbidden(name, value, is_import=is_import) else set()
+    return tuple(sorted(found))
+
+
+def reached_functions(functions: Iterable[Any]) -> tuple[Any, ...]:
+    """Return these functions, and those of ours that they name, each once."""
+    seen: dict[Any, None] = {}
     todo = list(functions)
     while todo:
         function = todo.pop()
         if function in seen:
             continue
-        seen.add(function)
+        seen[function] = None
         for is_import, name in _loaded_names(function.__code__):
-            value = None if is_import else function.__globals__.get(name)
-            found |= {name} if _is_forbidden(name, value, is_import=is_import) else set()
-            todo += _own_functions(value)
-    return tuple(sorted(found))
+            todo += [] if is_import else _own_functions(function.__globals__.get(name))
+    return tuple(seen)
 
 
 def _loaded_names(code: CodeType) -> Iterator[tuple[bool, str]]:

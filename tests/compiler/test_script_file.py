@@ -159,3 +159,25 @@ def test_reading_runs_nothing_of_the_file(sound: PodScript, tmp_path: Path) -> N
     read_script(path)
 
     assert not (tmp_path / "sprung").exists()
+
+
+def test_the_pod_is_that_of_the_manifest(sound: PodScript, tmp_path: Path) -> None:
+    script = compiled("pod.env.A=value", "pod.max_hours=3")
+    path, beside = write_script(script, tmp_path)
+
+    with_pod = read_script(path)
+    beside.unlink()
+    without = read_script(path)
+
+    assert with_pod.knows_pod
+    assert with_pod.run.pod.max_hours == 3
+    assert [name for name, _ in with_pod.run.pod.env] == ["A"]
+    assert not without.knows_pod
+
+
+def test_a_manifest_whose_pod_cannot_be_read_is_refused(sound: PodScript, tmp_path: Path) -> None:
+    path, manifest = write_script(sound, tmp_path)
+    manifest.write_text('{"script": "pod_script.py", "pod": []}')
+
+    with pytest.raises(BadScript, match="pod must be an object"):
+        read_script(path)

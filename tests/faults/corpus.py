@@ -10,12 +10,16 @@ One YAML file is one case:
     files      data files by name, with their text
     experiment the text of an experiment of one's own, chosen as experiment=planted
     script     pieces of the compiled script, old to new; `rehash: false` leaves the old hash
+    plan       values of the compiled plan by dotted key, edited where it stands in the script,
+               which is then read back as `podproof verify --script` does; `manifest: false` leaves
+               the manifest out, `resealed: false` the old hash in the head of the script
     peers      the row of the battery that other tools were asked, when it is one of its faults
     level      how much is proven (fast, or static where a static gate must refuse)
     missed     why no gate refuses it yet; such a case must stay refused by none
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,19 +27,21 @@ from typing import Any
 
 import yaml
 
-from podproof.compiler.errors import BadConfig
+from podproof.compiler.errors import BadConfig, BadScript
 from podproof.compiler.ir import PodScript
 from podproof.compiler.lower import lower
 from podproof.compiler.read import Request, read
-from podproof.compiler.script import compile_run
-from podproof.harness.gates import GATES, clear, refused_config
+from podproof.compiler.script import compile_run, seal_of, write_script
+from podproof.compiler.script_file import read_script
+from podproof.harness.gates import GATES, clear, refused_config, refused_script
 from podproof.harness.verdict import Cleared, Level, Outcome, Refused, Surroundings
 from podproof.harness.warm import WarmTrainer
 from podproof.runtime.errors import Problem
+from podproof.runtime.plan import plan_from_json, plan_to_json
 
 FOLDER = Path(__file__).parent
 EXAMPLES = Path(__file__).parents[2]
-STATIC_GATES = tuple(gate.gate_id for gate in GATES if gate.level is Level.STATIC)
+STATIC_GATES = ("config", *(gate.gate_id for gate in GATES if gate.level is Level.STATIC))
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,9 @@ class Case:
     experiment: str = ""
     script: Mapping[str, str] = field(default_factory=dict)
     rehash: bool = True
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    manifest: bool = True
+    resealed: bool = True
     peers: str = ""
     level: str = ""
     missed: str = ""
@@ -88,11 +97,20 @@ def judge(case: Case, place: Path, warm: WarmTrainer | None = None) -> Judged:
 
     Cases of level full train in `warm`, or in a process of their own.
     """
-    for name, text in case.files.items():
-        (place / name).write_text(text, encoding="utf-8")
     result = _result(case, place, warm)
     refused = (item for item in result.verdicts if item.outcome is Outcome.REFUSED)
     return Judged(case, {verdict.gate: verdict.problems for verdict in refused})
+
+
+def compiled_case(case: Case, place: Path, *overrides: str) -> PodScript:
+    """Return the script of a case, whose files are put into the empty folder `place`.
+
+    Raise BadConfig for one that never becomes a script.
+    """
+    for name, text in case.files.items():
+        (place / name).write_text(text, encoding="utf-8")
+    request = Request((*case.overrides, *overrides), _config_dir(case, place))
+    return compile_run(lower(read(request)))
 
 
 def _case(path: Path) -> Case:
@@ -103,15 +121,17 @@ def _case(path: Path) -> Case:
 
 
 def _result(case: Case, place: Path, warm: WarmTrainer | None) -> Cleared | Refused:
-    config_dir = _config_dir(case, place)
     # Nobody waits for the fast gates where a static one must refuse.
     level = case.level or ("static" if case.gate in STATIC_GATES else "")
-    gates = (f"gates={level}",) if level else ()
     try:
-        script = compile_run(lower(read(Request((*case.overrides, *gates), config_dir))))
+        script = compiled_case(case, place, *((f"gates={level}",) if level else ()))
     except BadConfig as error:
         return refused_config(error)
-    return clear(_tampered(script, case), Surroundings((place, EXAMPLES), warm=warm))
+    try:
+        tampered = _replanned(script, case, place) if case.plan else _tampered(script, case)
+    except BadScript as error:
+        return refused_script(error)
+    return clear(tampered, Surroundings((place, EXAMPLES), warm=warm))
 
 
 def _config_dir(case: Case, place: Path) -> Path | None:
@@ -121,6 +141,27 @@ def _config_dir(case: Case, place: Path) -> Path | None:
     folder.mkdir(parents=True)
     (folder / "planted.yaml").write_text(case.experiment, encoding="utf-8")
     return folder.parent
+
+
+def _replanned(script: PodScript, case: Case, place: Path) -> PodScript:
+    """Edit the plan in the script's file as a hand would, and read the file back."""
+    values = json.loads(plan_to_json(script.run.plan))
+    for key, value in case.plan.items():
+        *sections, last = key.split(".")
+        section = values
+        for name in sections:
+            section = section[name]
+        section[last] = value
+    edited = plan_from_json(json.dumps(values))
+    text = script.text.replace(plan_to_json(script.run.plan), plan_to_json(edited))
+    if case.resealed:
+        text = text.replace(seal_of(script.run.plan), seal_of(edited))
+    sha256 = hashlib.sha256(text.encode()).hexdigest()
+    path, manifest = write_script(replace(script, text=text, sha256=sha256), place)
+    if not case.manifest:
+        manifest.unlink()
+    again = read_script(path)
+    return replace(again, run=replace(again.run, gates_level=script.run.gates_level))
 
 
 def _tampered(script: PodScript, case: Case) -> PodScript:

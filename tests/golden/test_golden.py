@@ -5,6 +5,7 @@ run, so of that only the frame is kept: header, docstring, imports and the order
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cache
@@ -48,8 +49,8 @@ def frame_as_text(script: PodScript) -> str:
     head = script.text.splitlines()[: first_line - 1]
     order = [f"# ... {name}" for name, _, _ in script.modules]
     frame = "\n".join([*head, *order]) + "\n"
-    # The hash stands in the golden of the run; here it would only change along.
-    return frame.replace(script.run.plan.config_sha256, "...")
+    # What is hashed stands in the golden of the run; here the hashes would only change along.
+    return re.sub(r"(?m)^(# \w+ sha256:) \w+$", r"\1 ...", frame)
 
 
 def facts_as_text(scripts: Mapping[str, PodScript]) -> str:
