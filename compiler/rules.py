@@ -17,6 +17,7 @@ from podproof.compiler.bounds import BOUNDS
 from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED, ENV_NAME, RESERVED_ENV
+from podproof.compiler.model_rules import MODEL_RULES
 from podproof.compiler.pins import INTEGRATION_PINS
 from podproof.compiler.pod_rules import POD_RULES
 from podproof.compiler.prediction_rules import prediction_problems
@@ -371,6 +372,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     outlives_the_pod,
     _skips,
     *ARGUMENT_RULES,
+    *MODEL_RULES,
     *GPU_RULES,
     *POD_RULES,
 )
