@@ -24,6 +24,9 @@ _OTHERS = (
     "self_attn.q_norm",
     "self_attn.k_norm",
     "mlp.act_fn",
+    "mlp.activation_fn",
+    "resid_attn_dropout",
+    "resid_mlp_dropout",
     "self_attn",
     "mlp",
 )
