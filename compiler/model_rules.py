@@ -60,7 +60,7 @@ def _is_hub_id(name: str) -> bool:
 def model_package(config: Config) -> Iterator[Problem]:
     """Refuse a model inside a package that the script does not ask for: the pod has only its pins.
 
-    What a package brings has the package's own name, or another one that only an installed package
+    A local pod has whatever is installed here. What a package brings has the package's own name, or another one that only an installed package
     tells; with any requirement given it may be that.
     """
     name, wanted = config.model.name_or_path, config.pod.requirements
@@ -71,6 +71,8 @@ def model_package(config: Config) -> Iterator[Problem]:
     if canonicalize_name(package) in asked:
         return
     brought_by = packages_distributions().get(package, ())
+    if brought_by and config.pod.provider is Provider.LOCAL:
+        return
     if (wanted and not brought_by) or asked & {canonicalize_name(item) for item in brought_by}:
         return
     bringing = brought_by[0] if brought_by else package.replace("_", "-")

