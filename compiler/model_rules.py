@@ -60,8 +60,8 @@ def _is_hub_id(name: str) -> bool:
 def model_package(config: Config) -> Iterator[Problem]:
     """Refuse a model inside a package that the script does not ask for: the pod has only its pins.
 
-    A local pod has whatever is installed here. What a package brings has the package's own name, or another one that only an installed package
-    tells; with any requirement given it may be that.
+    A local pod has whatever is installed here. A package may bring a module by another name, which
+    only an installed one tells; with any requirement given it may be that.
     """
     name, wanted = config.model.name_or_path, config.pod.requirements
     if config.model.init is ModelInit.RANDOM or not name.startswith(_PACKAGE_PREFIX):
