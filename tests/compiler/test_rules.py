@@ -347,9 +347,7 @@ def test_a_rule_refuses_what_it_is_there_for_by_its_key(
 def test_a_rule_lets_pass_what_is_sound(
     configs: Mapping[str, Config], rule: str, base: str, values: Values
 ) -> None:
-    config = changed(configs[base], values)
-
-    assert list(RULE_NAMED[rule](config)) == []
+    assert list(RULE_NAMED[rule](changed(configs[base], values))) == []
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
