@@ -18,7 +18,15 @@ _SMALLEST_VOCABULARY = 259
 
 
 def architecture_at_hand(plan: ModelPlan) -> Architecture | NotEstimated:
-    """Return the shape of a plan's model; NotEstimated when no config of it is on this machine.
+    """Return the shape of a plan's model; NotEstimated when no config of it is on this machine."""
+    config = config_at_hand(plan)
+    if config is None:
+        return NotEstimated(f"no config of {plan.name_or_path} is at hand")
+    return architecture_of(config)
+
+
+def config_at_hand(plan: ModelPlan) -> Mapping[str, Any] | None:
+    """Return the config of a plan's model, as its config.json has it; None when none is here.
 
     Looked at in this order: `model.config`; the folder that `name_or_path` names; the folder of
     `package:NAME`; the hub's cache, as HF_HUB_CACHE and HF_HOME place it; the table of well-known
@@ -26,15 +34,12 @@ def architecture_at_hand(plan: ModelPlan) -> Architecture | NotEstimated:
     """
     if plan.init is ModelInit.RANDOM:
         vocabulary = max(plan.tokenizer_vocab_size or 0, _SMALLEST_VOCABULARY)
-        return architecture_of({**plan.config, "vocab_size": vocabulary})
+        return {**plan.config, "vocab_size": vocabulary}
     for folder in _folders(plan):
         config = _config_in(folder)
         if config is not None:
-            return architecture_of(config)
-    known = known_configs().get(plan.name_or_path)
-    if known is None:
-        return NotEstimated(f"no config of {plan.name_or_path} is at hand")
-    return architecture_of(known)
+            return config
+    return known_configs().get(plan.name_or_path)
 
 
 @cache

@@ -18,6 +18,7 @@ from podproof.compiler.environment_rules import ENVIRONMENT_RULES, WIRE_WAY_OUT
 from podproof.compiler.gpu_rules import GPU_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
+from podproof.compiler.model_rules import MODEL_RULES
 from podproof.compiler.pod_rules import POD_RULES
 from podproof.compiler.prediction_rules import prediction_problems
 from podproof.compiler.publish_rules import (
@@ -353,6 +354,7 @@ RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (
     outlives_the_pod,
     _skips,
     *ARGUMENT_RULES,
+    *MODEL_RULES,
     *GPU_RULES,
     *POD_RULES,
     *ENVIRONMENT_RULES,

@@ -22,7 +22,10 @@ from podproof.compiler.pins import POD_PINS
 from podproof.compiler.rules import OWN_ARGUMENTS
 from podproof.compiler.schema import METHODS, TrainerConfig, plain
 from podproof.compiler.syntax import syntax_of
+from podproof.harness.adapter_names import adapter_names
 from podproof.harness.api_types import misfit
+from podproof.harness.model_names import model_names
+from podproof.harness.position_limit import position_limit
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import MethodName, Plan
@@ -83,6 +86,9 @@ def api_answer(script: PodScript, _surroundings: Surroundings) -> tuple[str, tup
         *_values(script.run.plan, versions),
         *_requirements(script.run.requirements, versions),
         *_names(script, versions),
+        *model_names(script.run.plan.model, versions["transformers"]),
+        *adapter_names(script.run.plan.model, script.run.plan.adapter),
+        *position_limit(script.run.plan),
     )
     told = ", ".join(f"{package} {version}" for package, version in versions.items())
     changed = [line for item in versions.items() for line in changed_defaults(*item)]

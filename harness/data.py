@@ -18,13 +18,15 @@ from podproof.harness.row_cache import (
 )
 from podproof.harness.row_scan import has_parquet_reader
 from podproof.harness.run_length import run_length_problems
+from podproof.harness.template_probe import template_problems
 from podproof.harness.tokenizer import TokenizerFiles, find_tokenizer
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.advice import selection_notices
 from podproof.runtime.arithmetic import arithmetic
 from podproof.runtime.data import data_sources, find_data_file, missing_file
-from podproof.runtime.errors import Problem
-from podproof.runtime.plan import DataSource, ModelInit, Plan
+from podproof.runtime.errors import BadPlan, Problem
+from podproof.runtime.models import model_location
+from podproof.runtime.plan import DataSource, ModelInit, ModelPlan, Plan
 
 # The arguments of the trainer that decide what is learnt of a row.
 _ARGUMENTS = ("max_length", "truncation_mode", "packing", "assistant_only_loss")
@@ -41,7 +43,7 @@ def data_answer(
     choosing by so few. What was found of the same bytes before is not looked for again.
     """
     plan = script.run.plan
-    absent = tuple(_absent_model(script.run))
+    absent = (*_absent_model(script.run), *template_problems(plan.model))
     unseen = _unseen(plan)
     if unseen:
         return "; ".join([unseen, *_advice_unread(plan)]), absent, {}
@@ -65,10 +67,25 @@ def data_answer(
 
 def _absent_model(run: Run) -> Iterator[Problem]:
     """Look for a model that is a folder of this machine; a pod's own volume is out of sight."""
-    name = run.plan.model.name_or_path
+    model, name = run.plan.model, run.plan.model.name_or_path
     is_path = name.startswith(("/", "./", "../")) and not name.startswith("/workspace/")
-    if is_path and run.plan.model.init is ModelInit.PRETRAINED and not Path(name).is_dir():
+    if model.init is not ModelInit.PRETRAINED:
+        return
+    if is_path and not Path(name).is_dir():
         yield Problem("model.name_or_path", f"there is no folder {name}", "give a hub id or a path")
+    elif is_path and model.gguf_file is not None and not Path(name, model.gguf_file).is_file():
+        what = f"there is no file {model.gguf_file!r} in {name}"
+        yield Problem("model.gguf_file", what, "name a GGUF file of the folder")
+    elif name.startswith("package:"):
+        yield from _absent_from_package(model)
+
+
+def _absent_from_package(model: ModelPlan) -> Iterator[Problem]:
+    """Look for the GGUF file in a package that is installed here; of others nothing is known."""
+    try:
+        model_location(model)
+    except BadPlan as error:
+        yield from (problem for problem in error.problems if problem.where == "model.gguf_file")
 
 
 def _unseen(plan: Plan) -> str:

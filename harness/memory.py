@@ -8,11 +8,13 @@ from typing import Any
 
 from podproof.compiler.architecture import NotEstimated
 from podproof.compiler.estimate import DeviceEstimate, Estimate, estimate, gigabytes
-from podproof.compiler.gpus import Gpu
+from podproof.compiler.gpus import Gpu, gpus
 from podproof.compiler.interval import Interval
 from podproof.compiler.ir import PodScript, Provider, Run
 from podproof.compiler.memory import GB
+from podproof.compiler.named_size import least_bytes_named
 from podproof.compiler.throughput import ENOUGH_RUNS
+from podproof.compiler.training_setup import setup_of
 from podproof.compiler.workload import RowsSeen
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.data import find_data_file
@@ -40,13 +42,15 @@ def memory_answer(
 
     Only what is certain refuses: the low end of the smallest batches that recovery.oom allows, on
     any GPU of the list; and a low end of time or cost, on all of them, that is over pod.max_hours
-    or pod.max_usd. A model whose config is not at hand is not estimated, and nothing is refused.
+    or pod.max_usd. A model whose config is not at hand is not estimated; a GPU is refused only when
+    its weights alone, as many as its name says, do not fit.
     """
     run = script.run
     rows = rows_seen(run.plan.data, surroundings.data_roots)
     needs = estimate(run, rows=rows, past_runs=surroundings.past_runs)
     if isinstance(needs, NotEstimated):
-        return f"memory not estimated: {needs.reason}", (), {"not_estimated": needs.reason}
+        by_name = tuple(_too_small_by_name(run))
+        return f"memory not estimated: {needs.reason}", by_name, {"not_estimated": needs.reason}
     details = {
         **details_of(needs),
         "adapter": run.plan.adapter.kind.value,
@@ -154,6 +158,21 @@ def _too_little_disk(run: Run, needs: Estimate) -> Iterator[Problem]:
         )
         least = math.ceil(weights_gb * 1.1) + 2 * _PACKAGES_GB
         yield Problem("pod.container_disk_gb", what, f"set pod.container_disk_gb={least}")
+
+
+def _too_small_by_name(run: Run) -> Iterator[Problem]:
+    name = run.plan.model.name_or_path
+    least = least_bytes_named(name, setup_of(run.plan))
+    if least is None or run.plan.model.init is ModelInit.RANDOM:
+        return
+    rented = run.pod.gpu if run.pod.provider is Provider.RUNPOD else ()
+    for gpu in (gpus()[gpu] for gpu in rented if gpu in gpus()):
+        if least > gpu.memory_gb * GB:
+            what = (
+                f"{gpu.gpu_id} has {gpu.memory_gb} GB of memory, and what {name} has by its name "
+                f"takes at least {least / GB:.0f} GB on each GPU"
+            )
+            yield Problem("pod.gpu", what, _smaller(run))
 
 
 def _largest_parts(needs: Estimate) -> str:

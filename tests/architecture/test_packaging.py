@@ -19,6 +19,7 @@ def shipped(folder: str) -> set[str]:
         *(ROOT / folder).rglob("*.yaml"),
         *(ROOT / folder / "data").glob("*"),
         *(ROOT / folder / "api_tables").glob("*"),
+        *(ROOT / folder / "model_tables").glob("*"),
         *(ROOT / folder).glob("*.html"),
         *(ROOT / folder / "tables").glob("*"),
     ]

@@ -13,8 +13,11 @@ from podproof.launcher.catalog import GPU_TYPES
 from podproof.runtime.errors import Problem
 from tests.compiler.conftest import changed
 
-FLASH = {"model.attn_implementation": "flash_attention_2"}
-OLDER_TORCH = {"pod.requirements": {"Torch": "2.8.0"}}
+FLASH = {
+    "model.attn_implementation": "flash_attention_2",
+    "pod.requirements": {"flash-attn": "2.8.3"},
+}
+OLDER_TORCH = {"pod.requirements": {"Torch": "2.8.0", "flash-attn": "2.8.3"}}
 OTHER_BUILD = {"pod.requirements": {"torch": "2.13.0+cu128"}}
 V100, A100 = ("Tesla V100-SXM2-32GB",), ("NVIDIA A100 80GB PCIe",)
 

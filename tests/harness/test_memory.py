@@ -199,3 +199,35 @@ def test_data_that_is_not_there_is_left_to_the_data_gate(tmp_path: Path) -> None
 
     assert problems == ()
     assert "parameters" in summary
+
+
+def test_a_model_that_is_too_large_by_its_name_is_refused_without_its_config() -> None:
+    llama = ("experiment=llama3_8b_qlora_sft", "model.name_or_path=nvidia/Nemotron-4-340B-Base")
+
+    found = problems_of(*llama)
+
+    assert {problem.where for problem in found} == {"pod.gpu"}
+    assert "by its name takes at least 135 GB" in found[0].what
+
+
+@pytest.mark.parametrize(
+    "name", ["me/theirs", "me/a-70B", "me/a-340B-A3B-160m", "mistralai/Mixtral-8x22B-v0.1"]
+)
+def test_a_name_that_says_little_or_may_fit_is_let_pass(name: str) -> None:
+    assert problems_of("experiment=llama3_8b_qlora_sft", f"model.name_or_path={name}") == ()
+
+
+def test_every_weight_trained_counts_what_the_optimizer_holds() -> None:
+    full = ("experiment=qwen3_8b_dpo", "adapter=none")
+
+    assert problems_of(*full, "model.name_or_path=me/a-20B") != ()
+    assert problems_of(*full, "model.name_or_path=me/a-7B") == ()
+
+
+def test_the_largest_llama_is_known() -> None:
+    found = problems_of(
+        "experiment=llama3_8b_qlora_sft", "model.name_or_path=meta-llama/Llama-3.1-405B-Instruct"
+    )
+
+    assert all("at least 209 GB" in problem.what for problem in found)
+    assert len(found) == 3
