@@ -1,6 +1,7 @@
 """A chat template, rendered as transformers' `apply_chat_template` renders it, without it."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ def knows_training_templates() -> bool:
 @cache
 def _trl_templates() -> Path:
     spec = find_spec("trl")
-    folders = (spec and spec.submodule_search_locations) or ["."]
+    folders = (spec and spec.submodule_search_locations) or [os.devnull]
     return Path(next(iter(folders))) / "chat_templates"
 
 

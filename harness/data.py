@@ -43,7 +43,11 @@ def data_answer(
     choosing by so few. What was found of the same bytes before is not looked for again.
     """
     plan = script.run.plan
-    absent = (*_absent_model(script.run), *template_problems(plan.model))
+    unfit = tuple(template_problems(plan.model))
+    absent = (*_absent_model(script.run), *unfit)
+    if unfit:
+        # It would be tried on every row; one that does not end would never be done.
+        return "rows were not looked at: the chat template is refused", absent, {}
     unseen = _unseen(plan)
     if unseen:
         return "; ".join([unseen, *_advice_unread(plan)]), absent, {}
@@ -111,14 +115,21 @@ def _examined(plan: Plan, paths: Sequence[Path], surroundings: Surroundings) -> 
         "arguments": {name: plan.arguments.get(name) for name in _ARGUMENTS},
         "tokenizer": tokenizer.sha256 if isinstance(tokenizer, TokenizerFiles) else tokenizer,
     }
-    home = surroundings.home
+    home, before = surroundings.home, [_stamp(path) for path in paths]
     key = "" if home is None else cache_key(paths, asked)
     known = _from_dict(remembered(home, key))
     if known is not None:
         return known
     found = examine(plan, paths, tokenizer, surroundings.on_progress)
-    remember(home, key, asdict(found))
+    # What was read may be newer than what the key is of.
+    if before == [_stamp(path) for path in paths]:
+        remember(home, key, asdict(found))
     return found
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _from_dict(fields: Mapping[str, Any] | None) -> Examined | None:

@@ -3,12 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from podproof.harness.budget import OverBudgetError, within
 from podproof.harness.chat_template import ChatTemplate, TemplateRefused
 from podproof.runtime.errors import Problem
 from podproof.runtime.models import TOKENIZER_BOS, TOKENIZER_EOS
 from podproof.runtime.plan import ModelPlan
 
 _KEY = "model.chat_template"
+# A probe takes a millisecond.
+_PROBE_S = 5.0
 _ASKED, _ANSWERED = "Whatdoeslendo", "Itcountstheitems"
 _TOKENS = {"bos_token": TOKENIZER_BOS, "eos_token": TOKENIZER_EOS, "pad_token": TOKENIZER_EOS}
 _WAY_OUT = (
@@ -28,7 +31,13 @@ def template_problems(plan: ModelPlan) -> Iterator[Problem]:
         way_out = "set model.chat_template=null for the tokenizer's own"
         yield Problem(_KEY, "is empty, so that every row would be", way_out)
         return
-    texts = list(_rendered(ChatTemplate(plan.chat_template, _TOKENS)))
+    try:
+        with within(_PROBE_S):
+            texts = list(_rendered(ChatTemplate(plan.chat_template, _TOKENS)))
+    except OverBudgetError:
+        what = f"has not ended after {_PROBE_S:g} s, with a conversation of two turns"
+        yield Problem(_KEY, what, "mend its loops; null leaves the tokenizer's own in place")
+        return
     if not texts or any(not _left_out(text) for text in texts):
         return
     if "{" not in plan.chat_template:

@@ -47,9 +47,11 @@ def find_in_tokens(
     unfit = _template_problem(counter, cut, first)
     if unfit is not None:
         return TokenFindings((unfit,), (), {})
+    left = _left_to_the_pod(counter, cut)
+    cut = replace(cut, is_assistant_only=cut.is_assistant_only and not left)
     counted = count_tokens(rows, _as_trained(counter, cut), cut)
     problems: list[Problem] = []
-    facts: list[str] = []
+    facts: list[str] = [*left]
     details: dict[str, Any] = {}
     for part in sorted(counted, reverse=True):
         too_many, dropped = counted[part].room.judged(plan.data.max_bad_fraction)
@@ -58,6 +60,15 @@ def find_in_tokens(
         facts += [*dropped, *_facts(part, counted[part], cut)]
         details[part] = _details(counted[part], cut)
     return TokenFindings(tuple(problems), tuple(facts), {"tokens": details})
+
+
+def _left_to_the_pod(counter: TokenCounter, cut: CutPlan) -> tuple[str, ...]:
+    """Say that nobody here knows which tokens are learnt, where TRL would put another template."""
+    template = counter.template
+    is_marked = template is not None and template.has_generation_marks
+    if not cut.is_assistant_only or is_marked or knows_training_templates():
+        return ()
+    return ("what the assistant says is marked on the pod: TRL is not installed here",)
 
 
 def _template_problem(counter: TokenCounter, cut: CutPlan, first: Row) -> Problem | None:

@@ -3,10 +3,12 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podproof.harness import data
+from podproof.harness.examination import examine
 from podproof.harness.gates import clear
 from podproof.harness.judgement import judgement
 from podproof.harness.report import judgement_to_dict, verdicts_to_dicts
@@ -51,6 +53,25 @@ def test_the_second_look_at_the_same_bytes_says_the_same_and_says_so(folder: Pat
     assert (is_cached(first), is_cached(second)) == (False, True)
     assert second.summary == first.summary
     assert {**first.details, "cached": True} == second.details
+
+
+def test_what_was_read_of_a_file_that_changed_meanwhile_is_not_remembered(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(data_of(folder, talks(9)), max_length=64)
+    rows = folder / "rows.jsonl"
+    whole = rows.read_bytes()
+
+    def changed_meanwhile(*given: Any) -> Any:
+        rows.write_bytes(whole + whole)
+        return examine(*given)
+
+    monkeypatch.setattr(data, "examine", changed_meanwhile)
+    again(folder, plan)
+    monkeypatch.undo()
+    rows.write_bytes(whole)
+
+    assert not is_cached(again(folder, plan))
 
 
 def test_a_refusal_is_remembered_too(folder: Path) -> None:

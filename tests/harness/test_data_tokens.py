@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
+from podproof.harness import token_findings
 from podproof.harness.token_lengths import token_lengths
 from podproof.harness.tokenizer import TokenizerFiles, find_tokenizer, load_tokenizer
 from podproof.runtime.data import read_data
@@ -210,6 +211,20 @@ def test_assistant_only_loss_needs_marks_in_the_template(tmp_path: Path) -> None
 
     assert "{% generation %}" in refused.text
     assert passed.problems == ()
+
+
+def test_where_trl_is_not_installed_marks_are_left_to_the_pod(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_findings, "knows_training_templates", lambda: False)
+    model = model_folder(tmp_path, chat_template=PLAIN_TEMPLATE)
+
+    answered = ask(
+        tmp_path, plan_of(data_of(tmp_path, talks(9)), model=model, assistant_only_loss=True)
+    )
+
+    assert answered.problems == ()
+    assert "TRL is not installed here" in answered.summary
 
 
 def test_a_template_that_trl_replaces_by_one_with_marks_passes(tmp_path: Path) -> None:

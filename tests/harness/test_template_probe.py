@@ -59,6 +59,16 @@ def test_a_template_that_says_it_for_some_conversation_passes(template: str | No
     assert problems(template) == []
 
 
+def test_a_template_that_never_ends_is_refused_and_no_row_is_tried_on_it() -> None:
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    script = script_of("experiment=tiny_sft", f"model.chat_template='{each(loop)}'")
+
+    summary, (problem,), _ = data_answer(script, AT_HAND)
+
+    assert "has not ended" in problem.what
+    assert "rows were not looked at" in summary
+
+
 def test_the_data_gate_asks_also_where_the_rows_are_on_the_hub() -> None:
     script = script_of(
         "experiment=qwen3_8b_dpo", "pod.network_volume=abc", "model.chat_template=chatml"
