@@ -150,7 +150,8 @@ def _modules(text: str) -> tuple[tuple[str, int, int], ...]:
     """Return where each module lies, by the lines that head them."""
     lines = text.split("\n")
     heads = [(number, match[1]) for number, line in enumerate(lines, 1) if (match := _head(line))]
-    ends = [number - 3 for number, _ in heads[1:]] + [len(lines) - 1]
+    # None in a text whose lines end otherwise, with CR LF say: the artefact gate refuses that.
+    ends = [number - 3 for number, _ in heads[1:]] + [len(lines) - 1 for _ in heads[:1]]
     return tuple((name, first, last) for (first, name), last in zip(heads, ends, strict=True))
 
 

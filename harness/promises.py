@@ -86,7 +86,9 @@ def _scores(trained: Trained) -> Iterator[str]:
     last = max((log["step"] for log in trained.log_history), default=0)
     kept = {log["step"]: log[SCORE_KEY] for log in trained.log_history if SCORE_KEY in log}
     for step, score in trained.scores.items():
-        if step not in kept and step <= last:
+        if step > last:
+            continue
+        if step not in kept:
             yield f"the trainer was not shown the score of step {step}"
         elif math.isfinite(score) and kept[step] != -score:
             yield f"at step {step} the trainer was shown {kept[step]}, and {-score} was reported"

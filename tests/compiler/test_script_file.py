@@ -129,6 +129,14 @@ def test_a_file_without_text_is_refused(tmp_path: Path) -> None:
         read_script(tmp_path / "absent.py")
 
 
+def test_a_script_whose_line_ends_were_changed_is_refused(sound: PodScript, tmp_path: Path) -> None:
+    path = tmp_path / "pod_script.py"
+    path.write_bytes(sound.text.replace("\n", "\r\n").encode())
+
+    with pytest.raises(BadScript):
+        read_script(path)
+
+
 def test_a_script_without_its_pins_is_refused(sound: PodScript, tmp_path: Path) -> None:
     path = tmp_path / "pod_script.py"
     path.write_text(sound.text.replace("# /// script", "# /// other"))
