@@ -213,7 +213,7 @@ def calling(name: str, arguments: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": None, "tool_calls": [call]}]
 
 
-CALLS = [
+CALLS: list[tuple[str, dict[str, Any]]] = [
     ("weather", {"city": "Paris"}),
     ("add", {"x": 1, "y": [2.5, "two"]}),
     ("add", {"x": "one", "y": {"z": None}}),
