@@ -269,7 +269,7 @@ def report_ending(environ: Mapping[str, str], words: Mapping[str, Any], log: Log
     try:
         url, token = environ["PODPROOF_REPORT_URL"], environ.get("PODPROOF_REPORT_TOKEN", "")
         batch = {"job_id": environ["PODPROOF_RUN_ID"], "events": [last_event(environ, words)]}
-        request = authorised("POST", f"{url}/rpc/ingest_events", token, batch)
+        request = authorised("POST", f"{url.rstrip('/')}/rpc/ingest_events", token, batch)
         for pause_s in itertools.islice(pauses_s(environ), 3):
             if answer(request, log) is not None:
                 return

@@ -30,6 +30,12 @@ _RESUME_FILES = (
     ("scheduler.pt",),
 )
 
+# What a resumed trainer needs, and a user of the weights does not; and the libraries' own card.
+_NOT_DELIVERED = re.compile(
+    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
+    r"|pytorch_model_fsdp\.bin|latest|zero_to_\w+\.py|podproof\.json(\.tmp)?|README\.md|.*/.*"
+)
+
 WEIGHT_FILES = ("model.safetensors", "adapter_model.safetensors", "model.safetensors.index.json")
 
 
@@ -93,10 +99,19 @@ def write_manifest(checkpoint: Path) -> None:
     draft.replace(checkpoint / MANIFEST_FILE)
 
 
-def manifest_damage(checkpoint: Path) -> str | None:
+def is_delivered(name: str) -> bool:
+    """Tell by its name in a checkpoint whether a file goes to the user of the weights.
+
+    >>> is_delivered("tokenizer.json"), is_delivered("optimizer.pt"), is_delivered("folder/file")
+    (True, False, False)
+    """
+    return not _NOT_DELIVERED.fullmatch(name)
+
+
+def manifest_damage(checkpoint: Path, *, for_delivery: bool = False) -> str | None:
     """Say which file is not what it was when the checkpoint was sealed; None: all are, or no seal.
 
-    Files that came later are not looked at.
+    Files that came later are not looked at, nor `for_delivery` those that are not delivered.
     """
     manifest = checkpoint / MANIFEST_FILE
     if not manifest.is_file():
@@ -106,6 +121,8 @@ def manifest_damage(checkpoint: Path) -> str | None:
     if not isinstance(files, dict):
         return f"{MANIFEST_FILE} is broken"
     for name, wanted in files.items():
+        if for_delivery and not is_delivered(name):
+            continue
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
@@ -143,8 +160,15 @@ def _checkpoint_gap(path: Path, whole: Path) -> str | None:
     anything of one: all that is needed to go on, and no tokenizer to deliver.
     """
     names, wanted = ({file.name for file in each.iterdir()} for each in (path, whole))
+    wanted = wanted - _deepspeed_folder(whole) | _deepspeed_folder(path)
     lacking = {name for name in wanted - names if not name.startswith(MANIFEST_FILE)}
     return f"{min(lacking)} is missing" if lacking else None
+
+
+def _deepspeed_folder(path: Path) -> set[str]:
+    # Its name has the step, so no other checkpoint has it; the file `latest` says it.
+    latest = path / "latest"
+    return {latest.read_text(errors="replace").strip()} if latest.is_file() else set()
 
 
 def checkpoint_owner(path: Path) -> str | None:
@@ -169,6 +193,7 @@ def quarantine(path: Path, fault: str) -> str:
 def chosen_checkpoint(output: Path, steps: Sequence[int]) -> tuple[Path, tuple[str, ...]]:
     """Return the first sound checkpoint of `steps`, best first; the newest sound one of no steps.
 
+    Sound is one whose files for delivery are: no run is resumed from it.
     The second value names those passed over, and why; damaged ones are moved to `quarantine`.
     Raise NoUsableCheckpoint when none is left.
     """
@@ -177,7 +202,7 @@ def chosen_checkpoint(output: Path, steps: Sequence[int]) -> tuple[Path, tuple[s
     for path in paths:
         damage = "it is not on disk"
         if path.is_dir():
-            damage = weights_damage(path) or manifest_damage(path) or ""
+            damage = weights_damage(path) or manifest_damage(path, for_delivery=True) or ""
             if not damage:
                 return path, tuple(notices)
             quarantine(path, damage)

@@ -7,7 +7,6 @@ A run is over when its weights lie where they were asked for. What was delivered
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from podproof.runtime.checkpoints import (
     checkpoint_step,
     chosen_checkpoint,
     file_sha256,
+    is_delivered,
     weights_damage,
 )
 from podproof.runtime.errors import NoUsableCheckpoint, Problem
@@ -30,12 +30,6 @@ from podproof.runtime.reporter import Report
 from podproof.runtime.scorer import SCORE_KEY
 
 DELIVERY_FILE = "delivery.json"
-
-# What a resumed trainer needs, and a user of the weights does not.
-_TRAINING_STATE = re.compile(
-    r"(optimizer|scheduler|scaler)\.(pt|bin)|rng_state.*\.pth|trainer_state\.json|training_args\.bin"
-    r"|pytorch_model_fsdp\.bin|latest|zero_to_\w+\.py|podproof\.json(\.tmp)?"
-)
 
 
 @dataclass(frozen=True)
@@ -169,7 +163,9 @@ def deliver(checkpoint: Path, destination: Path, card: str) -> dict[str, str]:
     if damage is not None:
         way_out = "an earlier checkpoint may be whole; look into the run's output"
         raise NoUsableCheckpoint(Problem(str(checkpoint), damage, way_out))
-    files = sorted(path for path in checkpoint.iterdir() if _is_delivered(path))
+    files = sorted(
+        path for path in checkpoint.iterdir() if path.is_file() and is_delivered(path.name)
+    )
     unfinished = destination.with_name(destination.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -221,12 +217,6 @@ def _copy_durably(source: Path, target: Path) -> str:
             Problem(str(source), "the delivered copy differs", "check the disk")
         )
     return digest
-
-
-def _is_delivered(path: Path) -> bool:
-    # The libraries' own cards know nothing of how this checkpoint was chosen; ours takes the place.
-    is_ours = path.name == MODEL_CARD or _TRAINING_STATE.fullmatch(path.name)
-    return path.is_file() and not is_ours
 
 
 def _put_in_place(unfinished: Path, destination: Path) -> None:

@@ -108,6 +108,9 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
                 logs["nonfinite_microbatches"] = int(every - finite)
             if self.safeguard.nonfinite_steps:
                 logs["nonfinite_steps"] = self.safeguard.nonfinite_steps
+        if self.args.fp16 and not math.isfinite(logs.get("grad_norm", 0.0)):
+            # Under this name it is no sign of a loss that is none, see `_get_grad_norm`.
+            logs["overflowed_grad_norm"] = logs.pop("grad_norm")
         super().log(logs, *args, **kwargs)
 
     def prediction_step(self, *args: Any, **kwargs: Any) -> Any:
@@ -121,27 +124,32 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
         # The norm of all gradients, over all ranks and shards, just before the optimizer's step.
         norm = super()._get_grad_norm(*args, **kwargs)
         # With fp16 gradients overflow by design; its scaler skips those steps by itself.
-        if getattr(self.accelerator, "scaler", None) is None:
+        if not self.args.fp16:
             self._judge_gradients(float(norm))
         return norm
 
     def _judge_gradients(self, norm: float) -> None:
         guard = self.safeguard
+        # DeepSpeed has made its step by now; whether it dropped it shows by the next norm.
+        is_skipped = guard.plan.skip_step and not self.is_deepspeed_enabled
         if math.isfinite(norm):
             guard.nonfinite_in_a_row = 0
+            guard.is_poisoned &= not self.is_deepspeed_enabled
             return
         guard.nonfinite_steps += 1
         guard.nonfinite_in_a_row += 1
-        if guard.plan.skip_step:
+        if is_skipped:
             # An optimizer passes over weights without a gradient, decay and moments included.
             self.optimizer.zero_grad(set_to_none=True)
-        guard.is_poisoned = not guard.plan.skip_step
+        guard.is_poisoned = not is_skipped
         if guard.nonfinite_in_a_row >= guard.plan.max_consecutive:
             self.control.should_training_stop = True
             count = guard.nonfinite_in_a_row
             guard.stop_reason = f"{count} steps in a row had gradients that are not finite"
         if self.state.is_world_process_zero and guard.nonfinite_steps == 1:
-            fate = "skipped" if guard.plan.skip_step else "taken, which ruins the weights"
+            fate = "skipped" if is_skipped else "taken, which ruins the weights"
+            if self.is_deepspeed_enabled:
+                fate = "left to DeepSpeed, and nothing is saved until they are finite"
             what = f"gradients that are not finite: the step was {fate}; the log counts such steps"
             step = self.state.global_step + 1
             guard.report(EventKind.NOTICE, step=step, body={"what": what, "count": 1})

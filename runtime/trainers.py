@@ -195,7 +195,11 @@ def _trainer_models(plan: Plan, loaded: LoadedModel) -> dict[str, Any]:
 def _as_dataset(rows: tuple[Row, ...]) -> Any:
     from datasets import Dataset
 
-    return Dataset.from_list([dict(row.columns) for row in rows])
+    # Arrow gives each object the keys of all: what differs between rows, as calls of tools do, is
+    # kept as JSON, and read back as it was. A column may be absent from the first row.
+    names = dict.fromkeys(name for row in rows for name in row.columns)
+    columns = {name: [row.columns.get(name) for row in rows] for name in names}
+    return Dataset.from_dict(columns, on_mixed_types="use_json")
 
 
 def _put_first(trainer: Any, callback: Any) -> None:

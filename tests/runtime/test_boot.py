@@ -123,6 +123,15 @@ def test_the_report_of_giving_up_is_an_event_like_any_other(
     assert world.heard[0].authorization == f"Bearer {REPORT_KEY}"
 
 
+def test_an_address_that_ends_in_a_slash_is_taken_as_by_the_courier(
+    boot: Callable[..., Booted], world: World
+) -> None:
+    boot("raise SystemExit(1)", PODPROOF_REPORT_URL=f"{world.url}/")
+
+    wait_until(asked_for_its_end(world))
+    assert len(failures(world)) == 1
+
+
 def test_a_collector_that_refuses_is_asked_three_times_and_then_left(
     boot: Callable[..., Booted], world: World
 ) -> None:

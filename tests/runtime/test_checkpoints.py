@@ -25,6 +25,7 @@ from podproof.runtime.checkpoints import (
     list_checkpoints,
     newest_usable_checkpoint,
     weights_damage,
+    write_manifest,
 )
 
 
@@ -160,6 +161,35 @@ def test_an_older_checkpoint_whose_removal_was_cut_short_is_set_aside(tmp_path: 
 
     assert (found, notices) == (newest, ("checkpoint-8 set aside: optimizer.pt is missing",))
     assert not older.exists()
+
+
+def with_deepspeed(output: Path, step: int) -> Path:
+    """Write the checkpoint of a DeepSpeed run, with the folder that has the optimizer's state."""
+    path = checkpoint(output, step)
+    folder = path / f"global_step{step}"
+    folder.mkdir()
+    (path / "optimizer.pt").rename(folder / "optim_states.pt")
+    (path / "latest").write_text(folder.name)
+    write_manifest(path)
+    return path
+
+
+def test_older_checkpoints_of_deepspeed_are_kept_though_their_folders_differ(
+    tmp_path: Path,
+) -> None:
+    paths = [with_deepspeed(tmp_path, step) for step in (4, 8, 12)]
+
+    assert newest_usable_checkpoint(tmp_path, CONFIG) == (paths[-1], ())
+    assert list_checkpoints(tmp_path) == tuple(paths)
+
+
+def test_an_older_checkpoint_of_deepspeed_without_its_folder_is_set_aside(tmp_path: Path) -> None:
+    older, newest = (with_deepspeed(tmp_path, step) for step in (8, 12))
+    shutil.rmtree(older / "global_step8")
+
+    found, notices = newest_usable_checkpoint(tmp_path, CONFIG)
+
+    assert (found, notices) == (newest, ("checkpoint-8 set aside: global_step8 is missing",))
 
 
 @pytest.mark.parametrize("step", [4, 99])

@@ -2,20 +2,30 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tests.runtime.pod_process import Fault, PodFolder, plan_for, row_for
 
 from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.deadline import DeadlineWatch
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import MethodName, NonfinitePlan, Plan, RecoveryPlan, RowFormat
+from podproof.runtime.plan import (
+    MethodName,
+    NonfinitePlan,
+    Plan,
+    PublishTo,
+    RecoveryPlan,
+    RowFormat,
+)
+from podproof.runtime.readings import read_log
 from podproof.runtime.rows import Row, Rows
-from podproof.runtime.safeguard import Safeguard
+from podproof.runtime.safeguard import Safeguard, SafeguardedTrainer
 from podproof.runtime.sealing import CheckpointSealer
 from podproof.runtime.trainers import build_trainer
 
@@ -177,3 +187,104 @@ def orpo_trainer(plan: Plan, folder: Path, report: Callable[..., None]) -> Any:
     parted = Rows(tuple(rows[:24]), tuple(rows[24:]), RowFormat.PREFERENCE)
     callback = PodCallback(plan.scorer, report, stop)
     return build_trainer(plan, parted, folder, callback, safeguard).trainer
+
+
+# Where others keep the gradients: DeepSpeed has made its step before its norm is known, and with
+# fp16 the scaler skips the steps that overflow. Both need a GPU, so a stock trainer stands in.
+
+
+class StockTrainer:
+    """What a safeguarded trainer takes from the trainer it is mixed with."""
+
+    def __init__(self, *, has_deepspeed: bool = False, has_fp16: bool = False) -> None:
+        self.is_deepspeed_enabled = has_deepspeed
+        self.args = SimpleNamespace(fp16=has_fp16)
+        self.accelerator = SimpleNamespace(reduce=lambda counts: counts)
+        self.micro_batches = torch.ones(2)
+        self.optimizer = SimpleNamespace(zero_grad=lambda **_: self.dropped.append(True))
+        self.state = SimpleNamespace(is_world_process_zero=True, global_step=5)
+        self.control = SimpleNamespace(should_training_stop=False)
+        self.dropped: list[bool] = []
+        self.logged: list[dict[str, Any]] = []
+
+    def _get_grad_norm(self, norm: float) -> float:
+        return norm
+
+    def log(self, logs: dict[str, Any]) -> None:
+        self.logged.append(logs)
+
+
+def stand_in(notices: list[str], **kinds: bool) -> Any:
+    def report(_kind: EventKind, *, body: Mapping[str, Any], **_event: Any) -> None:
+        notices.append(body["what"])
+
+    trainer = type("StandIn", (SafeguardedTrainer, StockTrainer), {})(**kinds)
+    sealer, deadline = CheckpointSealer(report), DeadlineWatch({}, PublishTo.DIR)
+    trainer.safeguard = Safeguard(
+        StopRequest(), NonfinitePlan(), sealer, report, "c" * 64, deadline, lambda: None
+    )
+    return trainer
+
+
+def test_of_a_step_that_deepspeed_made_it_is_not_said_that_it_was_skipped() -> None:
+    notices: list[str] = []
+    trainer = stand_in(notices, has_deepspeed=True)
+
+    trainer._get_grad_norm(math.nan)
+
+    assert trainer.safeguard.is_poisoned
+    assert trainer.safeguard.nonfinite_steps == 1
+    assert "the step was left to DeepSpeed, and nothing is saved until" in notices[0]
+
+
+def test_a_step_that_deepspeed_dropped_by_itself_keeps_no_later_one_from_being_saved() -> None:
+    trainer = stand_in([], has_deepspeed=True)
+
+    trainer._get_grad_norm(math.nan)
+    trainer._get_grad_norm(1.0)
+
+    assert not trainer.safeguard.is_poisoned
+
+
+def test_a_step_that_was_not_deepspeeds_is_skipped_and_said_to_be() -> None:
+    notices: list[str] = []
+    trainer = stand_in(notices)
+
+    trainer._get_grad_norm(math.inf)
+
+    assert (trainer.dropped, trainer.safeguard.is_poisoned) == ([True], False)
+    assert "the step was skipped" in notices[0]
+
+
+@pytest.mark.parametrize("kinds", [{}, {"has_deepspeed": True}])
+def test_an_overflow_of_fp16_is_neither_counted_nor_read_as_a_loss_that_is_none(
+    kinds: dict[str, bool],
+) -> None:
+    notices: list[str] = []
+    trainer = stand_in(notices, has_fp16=True, **kinds)
+
+    for norm in (math.inf, math.nan, 1.5):
+        trainer._get_grad_norm(norm)
+        trainer.log({"loss": 2.5, "grad_norm": norm, "step": 1})
+
+    assert (trainer.safeguard.nonfinite_steps, notices) == (0, [])
+    assert [read_log(logs).loss for logs in trainer.logged] == [2.5, 2.5, 2.5]
+    assert trainer.logged[0]["overflowed_grad_norm"] == math.inf
+    assert trainer.logged[2] == {"loss": 2.5, "grad_norm": 1.5, "step": 1}
+
+
+def test_with_fp16_a_loss_that_is_no_number_still_shows() -> None:
+    trainer = stand_in([], has_fp16=True)
+    trainer.micro_batches = torch.tensor([2.0, 1.0])
+
+    trainer.log({"loss": 1.0, "grad_norm": math.nan, "step": 1})
+
+    assert read_log(trainer.logged[0]).loss is None
+
+
+def test_without_fp16_a_norm_that_is_infinite_is_logged_as_it_is() -> None:
+    trainer = stand_in([])
+
+    trainer.log({"loss": 2.5, "grad_norm": math.inf, "step": 1})
+
+    assert trainer.logged == [{"loss": 2.5, "grad_norm": math.inf, "step": 1}]

@@ -117,6 +117,30 @@ def test_the_next_best_stands_in_for_a_best_one_that_is_damaged_or_gone(
     assert not (tmp_path / "checkpoint-4").exists()
 
 
+@pytest.mark.parametrize("name", sorted(TRAINING_STATE | {"README.md", "global_step4/states.pt"}))
+def test_the_best_is_chosen_though_what_is_not_delivered_of_it_is_rotten(
+    tmp_path: Path, name: str
+) -> None:
+    best = checkpoint(tmp_path, 4)
+    (best / name).parent.mkdir(exist_ok=True)
+    (best / name).write_bytes(b"as it was saved")
+    write_manifest(best)
+    (best / name).write_bytes(b"as it was sawed")
+    sealed(tmp_path, 8)
+
+    assert chosen_checkpoint(tmp_path, [4, 8]) == (best, ())
+
+
+@pytest.mark.parametrize("name", sorted(USER_FILES - {"model.safetensors"}))
+def test_the_best_is_passed_over_for_any_rotten_file_that_is_delivered(
+    tmp_path: Path, name: str
+) -> None:
+    (sealed(tmp_path, 4) / name).write_bytes(b"rotten")
+    second = sealed(tmp_path, 8)
+
+    assert chosen_checkpoint(tmp_path, [4, 8])[0] == second
+
+
 def test_when_nothing_is_left_to_choose_each_one_is_named(tmp_path: Path) -> None:
     gone("model.safetensors")(checkpoint(tmp_path, 4))
 
