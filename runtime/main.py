@@ -299,7 +299,7 @@ def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
 def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
     """Return the kind of event that ends the run, and why it is not `done`."""
     if trained.final_step >= trained.max_steps:
-        return EventKind.DONE, trained.stop_reason
+        return EventKind.DONE, None
     if run.surroundings.deadline.ending is not None:
         return (
             run.surroundings.deadline.ending,
@@ -337,7 +337,7 @@ def _train(
         final_step=int(trainer.state.global_step),
         max_steps=int(trainer.state.max_steps),
         log_history=tuple(trainer.state.log_history),
-        stop_reason=safeguard.stop_reason,
+        stop_reason=safeguard.stop_reason or callback.stop_reason,
     )
 
 

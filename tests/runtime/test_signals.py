@@ -216,6 +216,8 @@ def test_a_run_that_had_stopped_early_does_not_train_on_after_a_kill(
     assert (killed, resumed) == (-9, 0)
     assert pod.result() == undisturbed(plan)
     assert pod.ending()["kind"] == "stopped_early"
+    (ended,) = pod.events(EventKind.STOPPED_EARLY)
+    assert ended.body["reason"] == "early_stopping"
     assert pod.ending()["final_step"] < 12
 
 
