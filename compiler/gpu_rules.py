@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from podproof.compiler.schema import Config
+from podproof.compiler.schema import Config, DpoMethod
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import AdapterKind
 
@@ -108,6 +108,14 @@ def _deepspeed_zero(config: Config, zero: Any) -> Iterator[Problem]:
     if config.adapter.kind is AdapterKind.QLORA:
         what = "4-bit weights, as they are loaded here, cannot be parted by ZeRO 3"
         yield Problem("adapter.kind", what, f"set {key}.stage=2")
+    method = config.method
+    is_copied = isinstance(method, DpoMethod) and not method.precompute_ref_log_probs
+    if is_copied and config.adapter.kind is AdapterKind.NONE:
+        what = (
+            "DPO compares with a copy of the weights, and what ZeRO 3 has parted cannot be copied"
+        )
+        way_out = f"set method.precompute_ref_log_probs=true, or {key}.stage=2"
+        yield Problem("method.precompute_ref_log_probs", what, way_out)
 
 
 GPU_RULES: tuple[Callable[[Config], Iterator[Problem]], ...] = (_sharding, _fsdp, _deepspeed)

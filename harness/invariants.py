@@ -322,10 +322,10 @@ def _decided(process: Process, call: HookCall) -> Iterator[str]:
         found = getattr(call.control, name)
         if value is not None and found != value:
             yield f"{name} is {found} after {call.event} of step {call.state.global_step}"
-    is_early = process.callback.stopped_early
+    is_early = process.callback.stop_reason is not None
     process.is_stopped = is_early if is_due is None else process.is_stopped or is_due
     if is_early != process.is_stopped:
-        yield f"stopped_early is {is_early} after {call.event}"
+        yield f"stop_reason is {process.callback.stop_reason} after {call.event}"
 
 
 def _asks(process: Process, call: HookCall) -> bool:

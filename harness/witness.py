@@ -86,8 +86,8 @@ class Witness:
         callback = self.code.PodCallback(self.own_plan, self.endpoint, self.stop)
         self.process = Process(self.code, self.plan, self.own_plan, callback)
         new = [getattr(self.stop, name, "nothing") for name in ("reason", "is_awaited")]
-        new += [getattr(callback, name, "nothing") for name in ("choice", "stopped_early")]
-        if new != [None, False, None, False]:
+        new += [getattr(callback, name, "nothing") for name in ("choice", "stop_reason")]
+        if new != [None, False, None, None]:
             what = f"a new process has been told to stop, or to choose: {new}"
             self.mark("started", Violation("remembered", what))
 

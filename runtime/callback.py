@@ -28,7 +28,7 @@ from podproof.runtime.scorer import (
     trainer_metric,
 )
 from podproof.runtime.scores import Score, ScoreState
-from podproof.runtime.stopping import stop_reason
+from podproof.runtime.stopping import StopReason, stop_reason
 from podproof.runtime.trend import LossTrend, observe_losses, trend_of
 
 # So many train logs are kept before they are folded, in a run that nobody asks for its score.
@@ -161,7 +161,7 @@ class PodCallback(IsolatedHooks):
         self._unread: list[Mapping[str, Any]] = []
         self._losses: list[float | None] = []
         self.choice: Score | None = None
-        self.stopped_early = False
+        self.stop_reason: StopReason | None = None
         # The step that was scored last, and what the trainer compares of it.
         self.scored: tuple[int | None, float] = (None, math.nan)
 
@@ -226,8 +226,9 @@ class PodCallback(IsolatedHooks):
     def _stop_if_due(self, control: Any) -> None:
         # A trend that does not count is never over.
         trend = self.trend if self._trend.is_counting else self._trend
-        if stop_reason(self.scores, trend, self.plan) is not None:
-            self.stopped_early = True
+        reason = stop_reason(self.scores, trend, self.plan)
+        if reason is not None:
+            self.stop_reason = reason
             control.should_training_stop = True
 
     def _choose_by_reward(self, args: Any, state: Any) -> None:

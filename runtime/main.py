@@ -237,9 +237,8 @@ def _train_and_publish(run: PodRun) -> int:
             publisher.check(is_fresh=not list_checkpoints(output))
         try:
             record = _train_and_deliver(run)
-        except (DiskFull, OutOfMemory) as error:
-            # There is no next start, and what there is may end with the pod.
-            if publisher is not None and run.rank.is_first:
+        except Exception as error:
+            if publisher is not None and run.rank.is_first and _is_given_up(run, error):
                 publisher.rescue(output, run.surroundings.data_roots, str(error))
             raise
     if not run.rank.is_first:
@@ -253,6 +252,14 @@ def _train_and_publish(run: PodRun) -> int:
         print(f"published at {published['url']}")
     report(record.ending, step=record.final_step, body=record.ending_body(published))
     return EXIT_OUT_OF_TIME if record.ending in DEADLINE_ENDINGS.values() else EXIT_DONE
+
+
+def _is_given_up(run: PodRun, error: Exception) -> bool:
+    """Tell whether no start follows this failure, so that what there is may end with the pod."""
+    if isinstance(error, DiskFull | OutOfMemory) or is_disk_full(error):
+        return True
+    is_last = run.surroundings.boot > run.plan.recovery.max_restarts
+    return is_last and not run.rank.starts_again(print)
 
 
 def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
@@ -299,7 +306,7 @@ def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:
 def _ending_of(run: PodRun, trained: Trained) -> tuple[EventKind, str | None]:
     """Return the kind of event that ends the run, and why it is not `done`."""
     if trained.final_step >= trained.max_steps:
-        return EventKind.DONE, trained.stop_reason
+        return EventKind.DONE, None
     if run.surroundings.deadline.ending is not None:
         return (
             run.surroundings.deadline.ending,
@@ -337,7 +344,7 @@ def _train(
         final_step=int(trainer.state.global_step),
         max_steps=int(trainer.state.max_steps),
         log_history=tuple(trainer.state.log_history),
-        stop_reason=safeguard.stop_reason,
+        stop_reason=safeguard.stop_reason or callback.stop_reason,
     )
 
 

@@ -239,7 +239,12 @@ class SafeguardedTrainer(_StockTrainer):  # type: ignore[misc]  # its base is An
 
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         self.safeguard.stop.is_awaited = False
-        return super()._finalize_training(*args, **kwargs)
+        # With a limit of one the newest checkpoint would go before anything is delivered, and with
+        # it what a run that was stopped goes on from.
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        ended = super()._finalize_training(*args, **kwargs)
+        self.args.save_total_limit = limit
+        return ended
 
     def _load_best_model(self) -> None:
         # What is delivered are files; damaged ones are passed over there, and must not end the run.

@@ -38,6 +38,7 @@ ZERO_3: Values = {
 }
 USE_CPU, PREFETCH = "trainer.extra.use_cpu", "trainer.extra.dataloader_prefetch_factor"
 GENERATION = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
+ALL_WEIGHTS: Values = {"adapter.kind": AdapterKind.NONE}
 ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
 FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
 
@@ -251,6 +252,14 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
         "adapter.kind",
     ),
+    (
+        "_deepspeed",
+        "rented_dpo",
+        {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS},
+        "method.precompute_ref_log_probs",
+    ),
+    ("whole_weights", "rented_dpo", ALL_WEIGHTS, "model.dtype"),
+    ("whole_weights", "rented_sft", {**ALL_WEIGHTS, "model.dtype": "float16"}, "model.dtype"),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -311,6 +320,25 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
     ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
+    (
+        "_deepspeed",
+        "rented_dpo",
+        {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS, "method.precompute_ref_log_probs": True},
+    ),
+    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": ZERO_2, **ALL_WEIGHTS}),
+    ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS}),
+    ("whole_weights", "rented_dpo", {}),
+    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "model.dtype": "float32"}),
+    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "model.dtype": "auto"}),
+    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.fsdp": True}),
+    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.deepspeed": ZERO_2}),
+    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.optim": "stable_adamw"}),
+    (
+        "whole_weights",
+        "rented_dpo",
+        {**ALL_WEIGHTS, "trainer.extra": {"optim_args": "bf16_stochastic_round=True"}},
+    ),
+    ("whole_weights", "sft", {"model.dtype": "bfloat16"}),
 ]
 
 RULE_NAMED = {rule.__name__: rule for rule in RULES}

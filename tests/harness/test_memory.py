@@ -18,7 +18,7 @@ from podproof.runtime.plan import AdapterKind, DataPlan, DataSource
 from tests.harness.conftest import AT_HAND, script_of
 
 RENTED = ("pod.network_volume=abc", "gates=static")
-FULL_DPO = ("experiment=qwen3_8b_dpo", "adapter=none")
+FULL_DPO = ("experiment=qwen3_8b_dpo", "adapter=none", "model.dtype=float32")
 
 
 def problems_of(*overrides: str) -> tuple[Problem, ...]:
@@ -40,7 +40,7 @@ def test_a_run_that_cannot_fit_is_refused_with_the_gpu_the_parts_and_a_way_out()
 
 
 def test_each_gpu_of_the_list_that_is_too_small_is_refused_and_no_other() -> None:
-    gpus = "pod.gpu=[NVIDIA A40,NVIDIA H200,NVIDIA RTX A5000]"
+    gpus = "pod.gpu=[NVIDIA A40,NVIDIA B200,NVIDIA RTX A5000]"
 
     found = problems_of(*FULL_DPO, gpus)
 
@@ -59,7 +59,7 @@ def test_each_gpu_of_the_list_that_is_too_small_is_refused_and_no_other() -> Non
         ("experiment=mistral_7b_orpo",),
         ("experiment=qwen3_8b_full_sft",),
         ("experiment=qwen3_8b_dpo", "pod.gpu=[NVIDIA RTX A5000]"),
-        (*FULL_DPO, "pod.gpu=[NVIDIA H200]"),
+        (*FULL_DPO, "pod.gpu=[NVIDIA B200]"),
     ],
     ids=str,
 )

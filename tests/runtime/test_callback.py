@@ -19,6 +19,7 @@ from podproof.runtime.callback import PodCallback, StopRequest
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import EarlyStopping, MethodName, ScorerPlan
 from podproof.runtime.scorer import SCORE_KEY, replay_scores
+from podproof.runtime.stopping import StopReason
 
 PLAN = ScorerPlan()
 RECORDINGS = ("sft", "dpo", "orpo", "sft_logging_slower_than_eval", "sft_ddp2.rank0")
@@ -280,7 +281,7 @@ def test_a_run_without_gains_stops_early_and_says_so() -> None:
 
     state = simulated(callback, eval_losses=(1.0, 2.0, 2.0, 2.0, 2.0), max_steps=50)
 
-    assert (state.global_step, callback.stopped_early) == (15, True)
+    assert (state.global_step, callback.stop_reason) == (15, StopReason.EARLY_STOPPING)
     assert state.best_global_step == 5
 
 
@@ -289,7 +290,7 @@ def test_a_run_that_goes_on_getting_better_is_not_stopped() -> None:
 
     state = simulated(callback, eval_losses=(4.0, 3.0, 2.0, 1.0), max_steps=20)
 
-    assert (state.global_step, callback.stopped_early) == (20, False)
+    assert (state.global_step, callback.stop_reason) == (20, None)
 
 
 # Failures stay inside.

@@ -11,6 +11,7 @@ from podproof.harness.simulator import Scenario, SimulatedTrainer, TrainerContro
 from podproof.runtime.events import EventKind
 from podproof.runtime.plan import EarlyStopping, MethodName, ScorerName, ScorerPlan
 from podproof.runtime.scorer import SCORE_KEY
+from podproof.runtime.stopping import StopReason
 
 LOSSES = (2.0, 1.0, 1.5, 1.8)
 HISTORY: list[dict[str, Any]] = [
@@ -101,7 +102,7 @@ def test_an_evaluation_repeated_after_a_restart_is_not_scored_twice() -> None:
     assert callback.scores == before
     assert metrics[SCORE_KEY] == -before.best_score
     assert recorder.bodies(EventKind.EVALUATION) == []
-    assert not callback.stopped_early
+    assert callback.stop_reason is None
 
 
 def test_a_history_with_a_repeated_evaluation_is_replayed_as_it_was_lived() -> None:
@@ -143,11 +144,11 @@ def test_a_second_beginning_remembers_the_checkpoint_and_nothing_else(
 def test_a_run_that_stopped_early_and_is_begun_again_has_not_stopped_yet() -> None:
     callback = callback_with(plan=ScorerPlan(early_stopping=EarlyStopping(1)))
     SimulatedTrainer(scenario(), callback).train()
-    stopped = callback.stopped_early
+    stopped = callback.stop_reason
 
     begun(callback, [])
 
-    assert (stopped, callback.stopped_early) == (True, False)
+    assert (stopped, callback.stop_reason) == (StopReason.EARLY_STOPPING, None)
 
 
 # A log that cannot be folded.

@@ -13,7 +13,7 @@ from tests.runtime.hub_server import WRITER, LoopbackHub
 from tests.runtime.pod_process import Fault, PodFolder, plan_for
 
 from podproof.runtime.events import EventKind
-from podproof.runtime.plan import PublishPlan, PublishTo
+from podproof.runtime.plan import PublishPlan, PublishTo, RecoveryPlan
 
 REPO = "me/tiny"
 ON_THE_HUB = replace(plan_for(), publish=PublishPlan(to=PublishTo.HUB, repo_id=REPO))
@@ -73,6 +73,29 @@ def test_the_best_so_far_is_published_before_a_full_disk_ends_the_pod(
         EventKind.FAILED,
     ]
     assert files["model.safetensors"] == best.read_bytes()
+
+
+def on_start(number: int, url: str) -> None:
+    on_a_pod(url, ends_with_pod=True, file_bytes=None)
+    os.environ["PODPROOF_BOOT"] = str(number)
+
+
+def test_a_crash_in_the_last_start_publishes_the_best_so_far_and_one_before_does_not(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    pod = PodFolder(tmp_path / "run", replace(ON_THE_HUB, recovery=RecoveryPlan(max_restarts=1)))
+    broken = [Fault(at=at, error="an illegal memory access") for at in (10, 2)]
+
+    first = pod.run(broken[0], before=partial(on_start, 1, hub.url))
+    published = pod.events(EventKind.PUBLISHED)
+    last = pod.run(broken[1], before=partial(on_start, 2, hub.url))
+
+    told = pod.events(EventKind.PUBLISHED, EventKind.FAILED)
+    assert (first, published, last) == (1, [], 1)
+    kinds = [EventKind.FAILED, EventKind.PUBLISHED, EventKind.FAILED]
+    assert [event.kind for event in told] == kinds
+    assert told[-1].body["error"] == "RuntimeError: an illegal memory access"
+    assert "model.safetensors" in hub.repositories[REPO].commits[-1][1]
 
 
 def test_what_was_rescued_does_not_keep_another_start_from_training_on(

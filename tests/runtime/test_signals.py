@@ -216,7 +216,23 @@ def test_a_run_that_had_stopped_early_does_not_train_on_after_a_kill(
     assert (killed, resumed) == (-9, 0)
     assert pod.result() == undisturbed(plan)
     assert pod.ending()["kind"] == "stopped_early"
+    (ended,) = pod.events(EventKind.STOPPED_EARLY)
+    assert ended.body["reason"] == "early_stopping"
     assert pod.ending()["final_step"] < 12
+
+
+def test_a_stop_keeps_its_checkpoint_where_only_one_may_stay(tmp_path: Path) -> None:
+    # With no gain after step 4 that checkpoint is the best, and the only one within the limit.
+    worse = Fault(at=3, passes=100, is_training=False, is_poisoned=True)
+    pod = PodFolder(tmp_path / "run", plan_for(save_total_limit=1))
+
+    stopped = pod.run(worse, Fault(at=11, sends=signal.SIGTERM))
+    kept = pod.checkpoints()
+    pod.run(worse)
+
+    (resumed,) = pod.events(EventKind.RESUMED)
+    assert (stopped, kept) == (143, ["checkpoint-11", "checkpoint-4"])
+    assert Path(resumed.body["path"]).name == "checkpoint-11"
 
 
 def impatient_plan() -> Plan:
