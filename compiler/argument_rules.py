@@ -192,29 +192,6 @@ def rented_gpus(config: Config) -> Iterator[Problem]:
         yield Problem("trainer.extra.fp16_full_eval", what, "set bf16_full_eval instead")
 
 
-def whole_weights(config: Config) -> Iterator[Problem]:
-    """Refuse to train all weights in half precision, where nobody keeps them in full.
-
-    Measured with AdamW on bfloat16 weights: at a rate of 2e-5 three weights in ten change at all,
-    at 1e-6 one in fifty. FSDP and DeepSpeed keep weights of float32 beside them. What `auto` comes
-    to is not known here.
-    """
-    trainer, dtype = config.trainer, config.model.dtype
-    is_half = dtype in {"bfloat16", "float16"} and not (trainer.fp16 and dtype == "float16")
-    is_whole = config.adapter.kind is AdapterKind.NONE and is_half
-    is_kept_in_full = bool(trainer.fsdp or trainer.deepspeed) or _carries_what_is_rounded(config)
-    if is_whole and config.pod.provider is Provider.RUNPOD and not is_kept_in_full:
-        what = f"the steps of a training are too small for weights of {dtype}, and are rounded away"
-        way_out = "set model.dtype=float32; trainer.bf16 computes in bfloat16 all the same"
-        yield Problem("model.dtype", what, way_out)
-
-
-def _carries_what_is_rounded(config: Config) -> bool:
-    arguments = str(config.trainer.extra.get("optim_args"))
-    is_told = any(word in arguments for word in ("kahan", "stochastic_round"))
-    return is_told or config.trainer.optim == "stable_adamw"
-
-
 ARGUMENT_RULES = (
     unknown_choices,
     refused_arguments,
@@ -223,5 +200,4 @@ ARGUMENT_RULES = (
     chat_template,
     adapter_targets,
     rented_gpus,
-    whole_weights,
 )

@@ -16,6 +16,7 @@ from podproof.compiler.named_size import least_bytes_named
 from podproof.compiler.throughput import ENOUGH_RUNS
 from podproof.compiler.training_setup import setup_of
 from podproof.compiler.workload import RowsSeen
+from podproof.harness.precision import rounded_away
 from podproof.harness.verdict import Surroundings
 from podproof.runtime.data import find_data_file
 from podproof.runtime.errors import Problem
@@ -62,7 +63,8 @@ def memory_answer(
         *_too_long(run, needs),
         *_too_dear(run, needs),
     )
-    return "; ".join([*_summary(needs), *_may_be_late(run, needs)]), problems, details
+    told = (*_summary(needs), *_may_be_late(run, needs), *rounded_away(run))
+    return "; ".join(told), problems, details
 
 
 def rows_seen(plan: DataPlan, roots: Sequence[Path]) -> RowsSeen | None:

@@ -258,8 +258,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS},
         "method.precompute_ref_log_probs",
     ),
-    ("whole_weights", "rented_dpo", ALL_WEIGHTS, "model.dtype"),
-    ("whole_weights", "rented_sft", {**ALL_WEIGHTS, "model.dtype": "float16"}, "model.dtype"),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -326,19 +324,6 @@ ALLOWED: list[tuple[str, str, Values]] = [
         {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS, "method.precompute_ref_log_probs": True},
     ),
     ("_deepspeed", "rented_dpo", {"trainer.deepspeed": ZERO_2, **ALL_WEIGHTS}),
-    ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS}),
-    ("whole_weights", "rented_dpo", {}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "model.dtype": "float32"}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "model.dtype": "auto"}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.fsdp": True}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.deepspeed": ZERO_2}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.optim": "stable_adamw"}),
-    (
-        "whole_weights",
-        "rented_dpo",
-        {**ALL_WEIGHTS, "trainer.extra": {"optim_args": "bf16_stochastic_round=True"}},
-    ),
-    ("whole_weights", "sft", {"model.dtype": "bfloat16"}),
 ]
 
 RULE_NAMED = {rule.__name__: rule for rule in RULES}

@@ -215,7 +215,13 @@ class StockTrainer:
 
 
 def stand_in(notices: list[str], **kinds: bool) -> Any:
-    def report(_kind: EventKind, *, body: Mapping[str, Any], **_event: Any) -> None:
+    def report(
+        kind: EventKind,
+        *,
+        step: int | None = None,
+        epoch: float | None = None,
+        body: Mapping[str, Any],
+    ) -> None:
         notices.append(body["what"])
 
     trainer = type("StandIn", (SafeguardedTrainer, StockTrainer), {})(**kinds)
