@@ -7,12 +7,14 @@ one command lists everything. A rule names the key, the value, why it matters, a
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from podproof.compiler.argument_rules import ARGUMENT_RULES
 from podproof.compiler.bounds import BOUNDS
+from podproof.compiler.credentials import without_secrets
 from podproof.compiler.data_rules import hub_only
 from podproof.compiler.environment_rules import ENVIRONMENT_RULES, WIRE_WAY_OUT
 from podproof.compiler.gpu_rules import GPU_RULES
@@ -74,7 +76,10 @@ OWN_ARGUMENTS = frozenset(
 
 def violations(config: Config) -> tuple[Problem, ...]:
     """Return every rule the config breaks, sorted by key; empty when it breaks none."""
-    return tuple(sorted({problem for rule in RULES for problem in rule(config)}))
+    found = {problem for rule in RULES for problem in rule(config)}
+    # A value that is refused is shown, unless somebody put a credential there.
+    shown = {replace(problem, what=without_secrets(problem.what)) for problem in found}
+    return tuple(sorted(shown))
 
 
 def _ranges(config: Config) -> Iterator[Problem]:

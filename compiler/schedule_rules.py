@@ -37,11 +37,12 @@ _SCHEDULER_KEYS: Mapping[str, frozenset[str]] = {
     | _DECAY
     | {"num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio"},
 }
-_SCHEDULER_NEEDS: Mapping[str, tuple[frozenset[str], str]] = {
-    "cosine_with_min_lr": (_LEAST_RATE, "min_lr_rate=0.1"),
-    "cosine_warmup_with_min_lr": (_LEAST_RATE, "min_lr_rate=0.1"),
-    "warmup_stable_decay": (_DECAY, "num_decay_steps=100"),
+_SCHEDULER_NEEDS: Mapping[str, frozenset[str]] = {
+    "cosine_with_min_lr": _LEAST_RATE,
+    "cosine_warmup_with_min_lr": _LEAST_RATE,
+    "warmup_stable_decay": _DECAY,
 }
+_USUAL = {"min_lr": 1e-6, "min_lr_rate": 0.1, "num_decay_steps": 100}
 
 
 def warmup(config: Config) -> Iterator[Problem]:
@@ -69,7 +70,7 @@ def first_evaluation(config: Config) -> Iterator[Problem]:
     if strategy is EvalStrategy.EPOCH:
         ends = _MOST_STEPS if total > 0 else int(config.trainer.num_train_epochs)
     if strategy is not EvalStrategy.NO and delay >= ends:
-        what = f"delays every evaluation until {delay:g}, and the run ends at {ends}"
+        what = f"delays every evaluation until {delay:,.10g}, and the run ends at {ends:,}"
         yield Problem(key, what, "take it out")
 
 
@@ -111,10 +112,12 @@ def scheduler(config: Config) -> Iterator[Problem]:
         if key not in (taken or ()):
             way_out = f"it takes {', '.join(sorted(taken or ()))}" if taken else "take it out"
             yield Problem(f"{where}.{key}", f"the scheduler {name} does not take it", way_out)
-    needed, usual = _SCHEDULER_NEEDS.get(name, (frozenset(), ""))
+    needed = _SCHEDULER_NEEDS.get(name, frozenset())
     if needed and not needed & given.keys():
         what = f"{name} needs {' or '.join(sorted(needed))}"
-        yield Problem("trainer.lr_scheduler_type", what, f"set +{where}.{usual}")
+        usual = max(needed)
+        way_out = f"set +{where}.{usual}={_USUAL[usual]:g}"
+        yield Problem("trainer.lr_scheduler_type", what, way_out)
 
 
 def optimizer_packages(config: Config) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from podproof.harness.row_amounts import FEWEST_MEANT
 from podproof.runtime.arithmetic import Arithmetic
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan
@@ -10,9 +11,9 @@ from podproof.runtime.plan import Plan
 def run_length_problems(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
     """Yield a problem for evaluations that never come, and for a rate that is never reached.
 
-    Where packing hides the number of steps nothing is said of them.
+    Where packing hides the number of steps nothing is said, nor of fewer rows than are meant.
     """
-    if numbers.total_steps is not None:
+    if numbers.total_steps is not None and numbers.train_rows >= FEWEST_MEANT:
         yield from _beyond_the_end(plan, numbers, numbers.total_steps)
 
 

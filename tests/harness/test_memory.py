@@ -229,5 +229,6 @@ def test_the_largest_llama_is_known() -> None:
         "experiment=llama3_8b_qlora_sft", "model.name_or_path=meta-llama/Llama-3.1-405B-Instruct"
     )
 
-    assert all("at least 209 GB" in problem.what for problem in found)
-    assert len(found) == 3
+    too_small = [problem for problem in found if problem.where == "pod.gpu"]
+    assert all("at least 209 GB" in problem.what for problem in too_small)
+    assert len(too_small) == 3
