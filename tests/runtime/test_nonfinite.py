@@ -215,13 +215,7 @@ class StockTrainer:
 
 
 def stand_in(notices: list[str], **kinds: bool) -> Any:
-    def report(
-        kind: EventKind,
-        *,
-        step: int | None = None,
-        epoch: float | None = None,
-        body: Mapping[str, Any],
-    ) -> None:
+    def report(kind: EventKind, *, body: Mapping[str, Any], **_event: Any) -> None:
         notices.append(body["what"])
 
     trainer = type("StandIn", (SafeguardedTrainer, StockTrainer), {})(**kinds)

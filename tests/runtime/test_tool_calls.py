@@ -1,4 +1,4 @@
-"""Rows that call tools: trained on as they are, whatever the other rows have."""
+"""Calls of tools: a row is trained on as it is, whatever the keys of the other rows are."""
 
 import dataclasses
 import json
