@@ -35,7 +35,6 @@ ZERO_3: Values = {
 }
 USE_CPU, PREFETCH = "trainer.extra.use_cpu", "trainer.extra.dataloader_prefetch_factor"
 GENERATION = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
-ALL_WEIGHTS: Values = {"adapter.kind": AdapterKind.NONE}
 ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
 FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
 
@@ -213,6 +212,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         "adapter.target_modules",
     ),
     ("rented_gpus", "rented_sft", {"trainer.bf16": False, "trainer.fp16": True}, "trainer.fp16"),
+    ("whole_weights", "rented_dpo", {"adapter.kind": AdapterKind.NONE}, "model.dtype"),
     ("_sharding", "sft", {"trainer.fsdp": True}, "trainer.fsdp"),
     ("_sharding", "rented_sft", {"trainer.deepspeed": ZERO_2}, "trainer.deepspeed"),
     (
@@ -273,14 +273,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
         "adapter.kind",
     ),
-    (
-        "_deepspeed",
-        "rented_dpo",
-        {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS},
-        "method.precompute_ref_log_probs",
-    ),
-    ("whole_weights", "rented_dpo", ALL_WEIGHTS, "model.dtype"),
-    ("whole_weights", "rented_sft", {**ALL_WEIGHTS, "model.dtype": "float16"}, "model.dtype"),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -345,31 +337,13 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("chat_template", "sft", {"model.chat_template": GENERATION}),
     ("adapter_targets", "orpo", {"adapter.target_modules": ("lm_head",)}),
     ("rented_gpus", "sft", {}),
+    ("whole_weights", "rented_dpo", {}),
     ("_sharding", "sft", {"pod.gpu_count": 2}),
     ("_sharding", "sft", {"pod.node_count": 2, "trainer.fsdp": True}),
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"state_dict_type": "FULL_STATE_DICT"}}),
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
     ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
-    (
-        "_deepspeed",
-        "rented_dpo",
-        {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS, "method.precompute_ref_log_probs": True},
-    ),
-    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": ZERO_2, **ALL_WEIGHTS}),
-    ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS}),
-    ("whole_weights", "rented_dpo", {}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "model.dtype": "float32"}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "model.dtype": "auto"}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.fsdp": True}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.deepspeed": ZERO_2}),
-    ("whole_weights", "rented_dpo", {**ALL_WEIGHTS, "trainer.optim": "stable_adamw"}),
-    (
-        "whole_weights",
-        "rented_dpo",
-        {**ALL_WEIGHTS, "trainer.extra": {"optim_args": "bf16_stochastic_round=True"}},
-    ),
-    ("whole_weights", "sft", {"model.dtype": "bfloat16"}),
 ]
 
 RULE_NAMED = {rule.__name__: rule for rule in RULES}
