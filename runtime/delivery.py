@@ -127,7 +127,8 @@ def deliver_best(
         notice(what)
     step = checkpoint_step(checkpoint) or 0
     folder = None if plan.publish.to is PublishTo.NONE else output / plan.publish.dir
-    digests = {} if folder is None else deliver(checkpoint, folder, model_card(plan, facts, step))
+    card, is_rescue = model_card(plan, facts, step), ending.kind is EventKind.FAILED
+    digests = {} if folder is None else deliver(checkpoint, folder, card, links=is_rescue)
     record = DeliveryRecord(
         config_sha256=plan.config_sha256,
         ending=ending.kind,
@@ -151,13 +152,16 @@ def report_delivery(record: DeliveryRecord, report: Report) -> None:
         report(EventKind.DELIVERED, step=record.step, body=body)
 
 
-def deliver(checkpoint: Path, destination: Path, card: str) -> dict[str, str]:
+def deliver(
+    checkpoint: Path, destination: Path, card: str, *, links: bool = False
+) -> dict[str, str]:
     """Copy a checkpoint's weights, tokenizer and configs, add the card; return each file's sha256.
 
     The copy is made beside `destination`, flushed to the disk, read back, and moved into place in
     one step, so a `destination` that exists is always whole: after a kill, and on a network volume
-    also after the end of the pod. Raise NoUsableCheckpoint if the weights cannot be loaded, or if
-    a copy differs.
+    also after the end of the pod. With `links` the files are not copied where the disk has links,
+    which need no room: for a run that trains no further. Raise NoUsableCheckpoint if the weights
+    cannot be loaded, or if a copy differs.
     """
     damage = weights_damage(checkpoint)
     if damage is not None:
@@ -169,7 +173,8 @@ def deliver(checkpoint: Path, destination: Path, card: str) -> dict[str, str]:
     unfinished = destination.with_name(destination.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    digests = {path.name: _copy_durably(path, unfinished / path.name) for path in files}
+    place = _link if links else _copy_durably
+    digests = {path.name: place(path, unfinished / path.name) for path in files}
     write_durably(unfinished / MODEL_CARD, card.encode())
     digests[MODEL_CARD] = file_sha256(unfinished / MODEL_CARD)
     flush_to_disk(unfinished)
@@ -206,6 +211,14 @@ def _ranking(facts: TrainingFacts) -> list[int]:
     scores = {entry["step"]: usable_loss(entry[SCORE_KEY]) for entry in scored}
     usable = {step: score for step, score in scores.items() if score is not None}
     return sorted(usable, key=lambda step: (step != facts.best_step, -usable[step], step))
+
+
+def _link(source: Path, target: Path) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        return _copy_durably(source, target)
+    return file_sha256(target)
 
 
 def _copy_durably(source: Path, target: Path) -> str:

@@ -38,7 +38,6 @@ ZERO_3: Values = {
 }
 USE_CPU, PREFETCH = "trainer.extra.use_cpu", "trainer.extra.dataloader_prefetch_factor"
 GENERATION = "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}"
-ALL_WEIGHTS: Values = {"adapter.kind": AdapterKind.NONE}
 ON_THE_HUB: Values = {"publish.to": PublishTo.HUB, "publish.repo_id": "me/tiny"}
 FROM_THE_POD: Values = {**ON_THE_HUB, "pod.network_volume": None, "pod.volume_gb": 50}
 
@@ -252,12 +251,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         {"trainer.deepspeed": ZERO_3, "adapter.kind": AdapterKind.QLORA},
         "adapter.kind",
     ),
-    (
-        "_deepspeed",
-        "rented_dpo",
-        {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS},
-        "method.precompute_ref_log_probs",
-    ),
 ]
 
 # (rule, method, what is changed in a sound config, and is still sound)
@@ -318,12 +311,6 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("_fsdp", "sft", {**FSDP, "trainer.fsdp_config": {"activation_checkpointing": True}}),
     ("_deepspeed", "rented_dpo", {"trainer.deepspeed": {**ZERO_3, "train_batch_size": "auto"}}),
     ("_deepspeed", "rented_sft", {"trainer.deepspeed": ZERO_2, "adapter.kind": AdapterKind.QLORA}),
-    (
-        "_deepspeed",
-        "rented_dpo",
-        {"trainer.deepspeed": ZERO_3, **ALL_WEIGHTS, "method.precompute_ref_log_probs": True},
-    ),
-    ("_deepspeed", "rented_dpo", {"trainer.deepspeed": ZERO_2, **ALL_WEIGHTS}),
 ]
 
 RULE_NAMED = {rule.__name__: rule for rule in RULES}

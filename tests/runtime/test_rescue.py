@@ -75,6 +75,19 @@ def test_the_best_so_far_is_published_before_a_full_disk_ends_the_pod(
     assert files["model.safetensors"] == best.read_bytes()
 
 
+def test_weights_for_which_the_disk_has_no_room_twice_are_published_all_the_same(
+    tmp_path: Path, hub: LoopbackHub
+) -> None:
+    pod = stopped_run(tmp_path, hub)
+    weights = (pod.output / "checkpoint-6" / "model.safetensors").stat().st_size
+    full = partial(on_a_pod, hub.url, ends_with_pod=True, file_bytes=weights - 100)
+
+    code = pod.run(before=full)
+
+    assert (code, len(pod.events(EventKind.PUBLISHED))) == (5, 1)
+    assert len(hub.repositories[REPO].commits[-1][1]["model.safetensors"]) == weights
+
+
 def on_start(number: int, url: str) -> None:
     on_a_pod(url, ends_with_pod=True, file_bytes=None)
     os.environ["PODPROOF_BOOT"] = str(number)
