@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from podproof.harness.column_types import ColumnTypes
 from podproof.harness.contradictions import (
     contradiction_notices,
     contradiction_problems,
@@ -83,7 +82,6 @@ def examine(
     found = (
         _repeats(plan, parts),
         _contradictions(plan, scanning, scans[0], parts.roles[0]),
-        _clashes(scanning, scans, parts),
         _signs(scanning, scans, parts),
         _tokens(plan, scanning, scans, parts, tokenizer),
     )
@@ -126,16 +124,6 @@ def _contradictions(
         tuple(contradiction_notices(found, where)),
         {"contradicted": found.contradicted},
     )
-
-
-def _clashes(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> _Found:
-    """Return the values that the pod could not load: each part becomes a table of its own there."""
-    if not any(found.types.clashes for found in scans):
-        return _Found()
-    types = {name: ColumnTypes() for name in _NAMES.values()}
-    for part, row in _used(scanning, scans, parts):
-        types[part].add(row)
-    return _Found(tuple(problem for each in types.values() for problem in each.clashes.values()))
 
 
 def _signs(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> _Found:

@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from podproof.harness.column_types import ColumnTypes
 from podproof.harness.row_signs import SignReader
 from podproof.harness.verdict import OnProgress
 from podproof.runtime.data import (
@@ -58,14 +57,12 @@ class SourceScan:
     identities: "array[int]" = field(default_factory=lambda: array("Q"))
     turned: "array[int]" = field(default_factory=lambda: array("Q"))
     signs: bytearray = field(default_factory=bytearray)
-    types: ColumnTypes = field(default_factory=ColumnTypes)
     first: Row | None = None
     problems: tuple[Problem, ...] = ()
 
     def add(self, row: Row, reader: SignReader) -> None:
         """Take in one good row."""
         self.first = self.first or row
-        self.types.add(row)
         self.identities.append(identity(row))
         self.signs.append(reader.signs(row, self.first))
         if "rejected" in row.columns:
