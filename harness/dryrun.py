@@ -27,7 +27,7 @@ from podproof.harness.streams import FaultStream, play, save_stream
 from podproof.harness.witness import Seen, Violation
 from podproof.runtime.errors import Problem
 from podproof.runtime.events import number_or_none, strict_json
-from podproof.runtime.plan import MethodName, ScorerPlan
+from podproof.runtime.plan import MethodName, Objective, ScorerPlan
 
 
 class Scripted(Protocol):
@@ -204,6 +204,7 @@ class _DryRun:
     """One embedded callback with a recorder in place of the reporter."""
 
     def __init__(self, code: Any, plan: Scripted) -> None:
+        self.plan = plan
         self.events: list[tuple[str, int | None, dict[str, Any]]] = []
         section = subject_of(code, plan.scorer).own_plan
         self.callback = code.PodCallback(section, self._record, code.StopRequest())
@@ -232,11 +233,15 @@ class _DryRun:
         if [step for step, _ in reported] != evaluated:
             yield f"evaluated at {evaluated}, reported at {[step for step, _ in reported]}"
         best = _argmin(reported)
-        if ended.state.best_global_step != best:
+        if self.plan.scorer.objective is Objective.REWARD:
+            # The choice at the end is by another rule, which the scorer gate asks about.
+            best = ended.state.best_global_step
+        elif ended.state.best_global_step != best:
             loaded = ended.state.best_global_step
             yield f"the trainer would load step {loaded}, the scores say {best}"
-        if self.callback.scores.best_step != best:
-            yield f"the record calls {self.callback.scores.best_step} best, the scores say {best}"
+        if self.callback.scores.best_step != _argmin(reported):
+            recorded, said = self.callback.scores.best_step, _argmin(reported)
+            yield f"the record calls {recorded} best, the scores say {said}"
         if best is not None and best not in ended.saved_steps:
             yield f"no checkpoint was saved at the best step {best}"
         told = [step for kind, step, _ in self.events if kind == "checkpoint_saved"]

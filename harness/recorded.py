@@ -43,6 +43,9 @@ def recording_of(rows: Sequence[Mapping[str, Any]], where: str) -> Recording:
     if problems:
         raise BadStream(*problems)
     history = (footers[-1].get("log_history") if footers else None) or ()
+    if not isinstance(history, list | tuple) or not all(isinstance(log, dict) for log in history):
+        what = "the footer's log_history is no list of logs"
+        raise BadStream(Problem(where, what, WHAT_IS_READ))
     return Recording(methods[header["method"]], tuple(events), tuple(history))
 
 

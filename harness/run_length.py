@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from podproof.compiler.schema import TrainerConfig
 from podproof.harness.row_amounts import FEWEST_MEANT
 from podproof.runtime.arithmetic import Arithmetic
 from podproof.runtime.errors import Problem
@@ -21,7 +22,9 @@ def _beyond_the_end(plan: Plan, numbers: Arithmetic, total: int) -> Iterator[Pro
     arguments = plan.arguments
     lasting = f"and the run has {total}: {'; '.join(numbers.describe()[:2])}"
     strategy, every = arguments.get("eval_strategy", "no"), arguments.get("eval_steps")
-    if strategy == "steps" and every is not None and every > total:
+    # What podproof sets by itself is no mistake of anybody's: the run is evaluated at its end.
+    is_chosen = every != TrainerConfig().eval_steps
+    if strategy == "steps" and is_chosen and every is not None and every > total:
         what = f"evaluates every {every:g} steps, {lasting}"
         yield Problem("trainer.eval_steps", what, f"set trainer.eval_steps={max(1, total // 4)}")
     delay = float(arguments.get("eval_delay") or 0)

@@ -71,7 +71,10 @@ def pareto_where_it_turns(subject: Subject) -> None:
         if _kind(worse) == _kind(better):
             one, other = (_after_the_first(subject, each).values[-1] for each in (worse, better))
             assert other <= one + _SLACK, f"{better} scored {other}, {worse} scored {one}"
-    worse, better = Round([], 1.0 + 1e-6, 0.5, 0.25), Round([], 1.0, 1.0, 0.5)
+    better = Round([], 1.0, 1.0, 0.5)
+    # With redrawn_eval a loss below the average so far is an improvement.
+    as_scored = list(scored_losses([Round([], _SCALE), better], subject.plan))[-1]
+    worse = Round([], max(1.0, as_scored) + 1e-6, 0.5, 0.25)
     for step in _steps(numbers):
         _ask_pareto(subject, (1, 2, step + 2), better, worse)
         _ask_pareto(subject, (1, step + 1, step + 2), better, worse)

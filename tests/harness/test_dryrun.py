@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,23 @@ def test_whatever_a_plan_asks_of_its_scorer_survives_every_scenario(
     overrides: tuple[str, ...],
 ) -> None:
     assert dry_run(script_of("experiment=tiny_dpo", *overrides)) == ()
+
+
+def test_a_formula_of_the_users_for_the_reward_survives_every_scenario(tmp_path: Path) -> None:
+    formula = tmp_path / "margins.py"
+    formula.write_text(
+        "def own_components(state, evaluation, plan):\n"
+        "    margin = evaluation.margin or 0.0\n"
+        "    share = 0.01 * evaluation.scale * margin / (1.0 + abs(margin))\n"
+        "    return {'eval_loss': evaluation.loss, 'margin': -share}\n\n\n"
+        "def own_bound(plan):\n"
+        "    return -0.01, 0.01\n"
+    )
+    own = ("scorer=own", f"scorer.file={formula}", "trainer.save_total_limit=null")
+
+    script = script_of("experiment=tiny_dpo", *own, "scorer.objective=reward")
+
+    assert dry_run(script) == ()
 
 
 def test_the_gates_need_no_training_library() -> None:

@@ -40,7 +40,7 @@ def own_bound(plan: ScorerPlan) -> tuple[float, float]:
     return -0.5, 0.5
 '''
 
-Broken = Callable[[str], set[str]]
+Broken = Callable[..., set[str]]
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ def broken(tmp_path: Path) -> Broken:
     """Return what asks a body for the three laws, and returns those that it breaks."""
     laws = {law: PROPERTIES[law] for law in ("total", "monotone", "neutral", "pareto")}
 
-    def asked(body: str) -> set[str]:
+    def asked(body: str, *more: str) -> set[str]:
         path = tmp_path / "own.py"
         path.write_text(HEAD.format(body=body))
-        overrides = ("experiment=tiny_dpo", "scorer=own", f"scorer.file='{path}'")
+        overrides = ("experiment=tiny_dpo", "scorer=own", f"scorer.file='{path}'", *more)
         run = lower(read(Request(overrides)))
         with embedded(compile_run(run).text) as code:
             problems = broken_properties(code, run.plan.scorer, EXAMPLES, laws)
@@ -92,6 +92,10 @@ def test_a_formula_that_turns_where_no_run_was_drawn_is_caught(
 )
 def test_a_sound_formula_is_left_alone(body: str, broken: Broken) -> None:
     assert broken(body) == set()
+
+
+def test_a_sound_formula_is_left_alone_where_losses_are_averaged(broken: Broken) -> None:
+    assert broken("pass", "scorer.redrawn_eval=true") == set()
 
 
 def test_the_terms_of_a_formula_are_named_by_text(broken: Broken) -> None:
