@@ -9,7 +9,7 @@ from podproof.runtime.plan import Plan
 
 _DEFAULT_EVAL_BATCH_SIZE = 8
 # Fewer rows are a first try, with whatever batch and share the real run will have.
-FEWEST_MEANT = 50
+_FEWEST_MEANT = 50
 
 
 def amount_problems(plan: Plan, train: int, evaluation: int) -> Iterator[Problem]:
@@ -71,7 +71,7 @@ def _no_full_step(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
     per_epoch = math.ceil(numbers.train_rows / numbers.batch_size / numbers.gpu_count)
     epochs = numbers.total_steps
     is_by_epochs = int(plan.arguments.get("max_steps", -1)) <= 0 and numbers.steps_per_epoch == 1
-    if epochs is None or not is_by_epochs or numbers.train_rows < FEWEST_MEANT:
+    if epochs is None or not is_by_epochs or numbers.train_rows < _FEWEST_MEANT:
         return
     batches = per_epoch * epochs
     if batches < numbers.accumulation:
@@ -85,7 +85,7 @@ def _no_full_step(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
 
 def _no_share(plan: Plan, rows: int, evaluation: int) -> Iterator[Problem]:
     share = plan.data.eval.fraction
-    if share is None or evaluation != 1 or rows < FEWEST_MEANT or round(rows * share) >= 1:
+    if share is None or evaluation != 1 or rows < _FEWEST_MEANT or round(rows * share) >= 1:
         return
     what = f"{share:g} of {rows:,} rows is less than one row, so one is left to choose by"
     yield Problem("data.eval.fraction", what, "set data.eval.fraction=0.1")

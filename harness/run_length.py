@@ -3,18 +3,19 @@
 from collections.abc import Iterator
 
 from podproof.compiler.schema import TrainerConfig
-from podproof.harness.row_amounts import FEWEST_MEANT
 from podproof.runtime.arithmetic import Arithmetic
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan
+
+_FEWEST_STEPS = 50
 
 
 def run_length_problems(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
     """Yield a problem for evaluations that never come, and for a rate that is never reached.
 
-    Where packing hides the number of steps nothing is said, nor of fewer rows than are meant.
+    Where packing hides the number of steps nothing is said, nor of a run so short that it is a try.
     """
-    if numbers.total_steps is not None and numbers.train_rows >= FEWEST_MEANT:
+    if numbers.total_steps is not None and numbers.total_steps >= _FEWEST_STEPS:
         yield from _beyond_the_end(plan, numbers, numbers.total_steps)
 
 

@@ -27,7 +27,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     (
         "warmup",
         "sft",
-        {"trainer.warmup_steps": 48, "trainer.max_steps": 48},
+        {"trainer.warmup_steps": 96, "trainer.max_steps": 96},
         "trainer.warmup_steps",
     ),
     (
@@ -47,7 +47,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
         },
         "trainer.extra.eval_delay",
     ),
-    ("learning_rate", "sft", {"trainer.learning_rate": 0.1}, "trainer.learning_rate"),
+    ("learning_rate", "sft", {"trainer.learning_rate": 0.3}, "trainer.learning_rate"),
     ("adam", "sft", {"trainer.adam_beta1": 0.999, "trainer.adam_beta2": 0.9}, "trainer.adam_beta2"),
     ("adam", "sft", {"trainer.max_grad_norm": 1e-9}, "trainer.max_grad_norm"),
     ("scheduler", "sft", MIN_LR, "trainer.lr_scheduler_type"),
@@ -75,12 +75,13 @@ REFUSED: list[tuple[str, str, Values, str]] = [
 
 ALLOWED: list[tuple[str, str, Values]] = [
     ("warmup", "sft", {"trainer.warmup_steps": 0.5}),
-    ("warmup", "sft", {"trainer.warmup_steps": 47, "trainer.max_steps": 48}),
+    ("warmup", "sft", {"trainer.warmup_steps": 95, "trainer.max_steps": 96}),
+    ("warmup", "sft", {"trainer.warmup_steps": 10, "trainer.max_steps": 6}),
     ("warmup", "sft", {"trainer.warmup_steps": 1000, "trainer.max_steps": -1}),
     ("first_evaluation", "sft", {"trainer.max_steps": 48, EXTRA: {"eval_delay": 8}}),
     ("first_evaluation", "sft", {"trainer.max_steps": -1, EXTRA: {"eval_delay": 1000}}),
     ("learning_rate", "sft", {"trainer.learning_rate": 0.5, "trainer.optim": "sgd"}),
-    ("learning_rate", "sft", {"trainer.learning_rate": 0.05}),
+    ("learning_rate", "sft", {"trainer.learning_rate": 0.2}),
     ("adam", "sft", {"trainer.adam_beta1": 0.95, "trainer.adam_beta2": 0.95}),
     ("adam", "sft", {"trainer.max_grad_norm": 0.0}),
     ("scheduler", "sft", {**PLATEAU, EXTRA: {"lr_scheduler_kwargs": {"patience": 3}}}),

@@ -88,8 +88,8 @@ def test_a_delivery_that_does_not_load_by_itself_is_refused(
     tamper: Tamper, warm_at_hand: Surroundings
 ) -> None:
     script = tamper(
-        "return path.is_file() and not is_ours",
-        'return path.is_file() and not is_ours and path.name != "tokenizer.json"',
+        "return not _NOT_DELIVERED.fullmatch(name)",
+        'return not _NOT_DELIVERED.fullmatch(name) and name != "tokenizer.json"',
     )
 
     (problem,) = refusals(script, warm_at_hand)

@@ -58,15 +58,18 @@ def test_one_target_of_several_that_fits_nothing_is_refused_though_peft_says_not
     assert problems[0].way_out.startswith("did you mean v_proj?")
 
 
-def test_an_argument_that_is_judged_when_the_schedule_is_made_is_refused_with_its_key(
+def test_an_argument_that_is_judged_when_the_schedule_is_made_is_refused_in_its_words(
     warm_at_hand: Surroundings,
 ) -> None:
     (problem,) = problems_of(
-        warm_at_hand, "experiment=tiny_sft", "trainer.lr_scheduler_type=cosine_with_min_lr"
+        warm_at_hand,
+        "experiment=tiny_sft",
+        "trainer.lr_scheduler_type=polynomial",
+        "+trainer.extra.lr_scheduler_kwargs.lr_end=0.9",
     )
 
-    assert "min_lr" in problem.what
-    assert problem.where == "trainer.extra.lr_scheduler_kwargs"
+    assert "lr_end" in problem.what
+    assert problem.where == "trainer"
 
 
 def test_a_model_that_is_not_at_hand_is_known_by_its_name(warm_at_hand: Surroundings) -> None:
