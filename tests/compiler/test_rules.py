@@ -8,14 +8,10 @@ import pytest
 
 from podproof.compiler.argument_rules import REFUSED_ARGUMENTS
 from podproof.compiler.data_rules import hub_only
-from podproof.compiler.environment_rules import ENVIRONMENT_RULES
 from podproof.compiler.ir import Provider
 from podproof.compiler.limits import CARRIED
-from podproof.compiler.model_rules import MODEL_RULES
 from podproof.compiler.pod_rules import POD_RULES
-from podproof.compiler.report_rules import REPORT_RULES
 from podproof.compiler.rules import RULES, violations
-from podproof.compiler.schedule_rules import SCHEDULE_RULES
 from podproof.compiler.schema import Config, EvalStrategy
 from podproof.runtime.plan import (
     AdapterKind,
@@ -28,6 +24,9 @@ from podproof.runtime.plan import (
     Validator,
 )
 from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, read_config
+from tests.compiler.environment_cases import ALLOWED_ENVIRONMENT, REFUSED_ENVIRONMENT
+from tests.compiler.model_cases import ALLOWED_MODEL, REFUSED_MODEL
+from tests.compiler.schedule_cases import ALLOWED_SCHEDULE, REFUSED_SCHEDULE
 
 Values = Mapping[str, Any]
 
@@ -316,7 +315,11 @@ ALLOWED: list[tuple[str, str, Values]] = [
 RULE_NAMED = {rule.__name__: rule for rule in RULES}
 
 
-@pytest.mark.parametrize(("rule", "base", "values", "key"), REFUSED)
+ALL_REFUSED = [*REFUSED, *REFUSED_ENVIRONMENT, *REFUSED_MODEL, *REFUSED_SCHEDULE]
+ALL_ALLOWED = [*ALLOWED, *ALLOWED_ENVIRONMENT, *ALLOWED_MODEL, *ALLOWED_SCHEDULE]
+
+
+@pytest.mark.parametrize(("rule", "base", "values", "key"), ALL_REFUSED)
 def test_a_rule_refuses_what_it_is_there_for_by_its_key(
     configs: Mapping[str, Config], rule: str, base: str, values: Values, key: str
 ) -> None:
@@ -328,7 +331,7 @@ def test_a_rule_refuses_what_it_is_there_for_by_its_key(
     assert key in {problem.where for problem in violations(config)}
 
 
-@pytest.mark.parametrize(("rule", "base", "values"), ALLOWED)
+@pytest.mark.parametrize(("rule", "base", "values"), ALL_ALLOWED)
 def test_a_rule_lets_pass_what_is_sound(
     configs: Mapping[str, Config], rule: str, base: str, values: Values
 ) -> None:
@@ -336,13 +339,11 @@ def test_a_rule_lets_pass_what_is_sound(
 
 
 def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
-    # These have files of their own: test_pod_rules.py and its like.
-    elsewhere = {*POD_RULES, *SCHEDULE_RULES, *MODEL_RULES, hub_only}
-    elsewhere |= {*ENVIRONMENT_RULES, *REPORT_RULES}
-    names = {rule.__name__ for rule in RULES if rule not in elsewhere}
+    # These have files of their own: test_pod_rules.py, test_data_rules.py.
+    names = {rule.__name__ for rule in RULES if rule not in {*POD_RULES, hub_only}}
 
-    assert {rule for rule, *_ in REFUSED} == names
-    assert {rule for rule, *_ in ALLOWED} == names
+    assert {rule for rule, *_ in ALL_REFUSED} == names
+    assert {rule for rule, *_ in ALL_ALLOWED} == names
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -1,21 +1,13 @@
 """What may stand in a pod's environment, and where a pod may report to."""
 
-from collections.abc import Mapping
 from typing import Any
 
-import pytest
-
-from podproof.compiler.environment_rules import credentials, variables
-from podproof.compiler.report_rules import REPORT_RULES
-from podproof.compiler.rules import violations
-from podproof.compiler.schema import Config
 from podproof.runtime.plan import Sink
-from tests.compiler.conftest import changed
 
 Values = dict[str, Any]
 
 # (rule, config, what is changed in it, the key that must be refused)
-REFUSED: list[tuple[str, str, Values, str]] = [
+REFUSED_ENVIRONMENT: list[tuple[str, str, Values, str]] = [
     *(
         ("address", "rented_sft", {"report.sink": Sink.HTTP, "report.url": url}, "report.url")
         for url in (
@@ -42,7 +34,7 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     ("integrations", "sft", {"report.integrations": ("excel",)}, "report.integrations"),
 ]
 
-ALLOWED: list[tuple[str, str, Values]] = [
+ALLOWED_ENVIRONMENT: list[tuple[str, str, Values]] = [
     ("variables", "sft", {"pod.env": {"A": "it's $HOME, 漢字"}, "pod.secrets": {"HF": "hf"}}),
     ("credentials", "sft", {"pod.env": {"MAX_TOKEN": "512"}, "pod.secrets": {"HF": "my_hf"}}),
     ("address", "sft", {"report.sink": Sink.HTTP, "report.url": "https://a.example:8443/x"}),
@@ -50,27 +42,3 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("address", "rented_sft", {"report.sink": Sink.HTTP, "report.url": "https://8.8.8.8/a?b=c"}),
     ("integrations", "sft", {"report.integrations": ("wandb", "trackio")}),
 ]
-
-RULE_NAMED = {rule.__name__: rule for rule in (*REPORT_RULES, credentials, variables)}
-
-
-@pytest.mark.parametrize(("rule", "base", "values", "key"), REFUSED)
-def test_a_rule_refuses_what_it_is_there_for_by_its_key(
-    configs: Mapping[str, Config], rule: str, base: str, values: Values, key: str
-) -> None:
-    config = changed(configs[base], values)
-
-    assert key in {problem.where for problem in RULE_NAMED[rule](config)}
-    assert key in {problem.where for problem in violations(config)}
-
-
-@pytest.mark.parametrize(("rule", "base", "values"), ALLOWED)
-def test_a_rule_lets_pass_what_is_sound(
-    configs: Mapping[str, Config], rule: str, base: str, values: Values
-) -> None:
-    assert list(RULE_NAMED[rule](changed(configs[base], values))) == []
-
-
-def test_every_rule_is_seen_to_refuse_and_to_let_pass() -> None:
-    assert {rule for rule, *_ in REFUSED} == set(RULE_NAMED)
-    assert {rule for rule, *_ in ALLOWED} == set(RULE_NAMED)
