@@ -232,16 +232,16 @@ class _DryRun:
         evaluated = sorted({entry["step"] for entry in ended.state.log_history if _is_eval(entry)})
         if [step for step, _ in reported] != evaluated:
             yield f"evaluated at {evaluated}, reported at {[step for step, _ in reported]}"
-        best = _argmin(reported)
+        best = lowest = _argmin(reported)
         if self.plan.scorer.objective is Objective.REWARD:
             # The choice at the end is by another rule, which the scorer gate asks about.
             best = ended.state.best_global_step
         elif ended.state.best_global_step != best:
             loaded = ended.state.best_global_step
             yield f"the trainer would load step {loaded}, the scores say {best}"
-        if self.callback.scores.best_step != _argmin(reported):
-            recorded, said = self.callback.scores.best_step, _argmin(reported)
-            yield f"the record calls {recorded} best, the scores say {said}"
+        if self.callback.scores.best_step != lowest:
+            recorded = self.callback.scores.best_step
+            yield f"the record calls {recorded} best, the scores say {lowest}"
         if best is not None and best not in ended.saved_steps:
             yield f"no checkpoint was saved at the best step {best}"
         told = [step for kind, step, _ in self.events if kind == "checkpoint_saved"]
