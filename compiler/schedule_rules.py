@@ -15,7 +15,7 @@ from podproof.runtime.errors import Problem
 
 _LONGEST_WARMUP_SHARE = 0.5
 # A shorter run is a try, with the warm-up of the real one.
-_FEWEST_STEPS = 50
+FEWEST_STEPS = 50
 # No run is longer; trainer.eval_steps has the same end.
 _MOST_STEPS = 1_000_000
 # Ten times the standard deviation that weights are drawn with (`initializer_range`).
@@ -57,7 +57,7 @@ def warmup(config: Config) -> Iterator[Problem]:
     elif _LONGEST_WARMUP_SHARE < steps < 1:
         what = f"warms up for {steps:.0%} of the run, and then there is little left to train"
         yield Problem(key, what, f"set {key}=0.03")
-    elif _FEWEST_STEPS <= total <= steps:
+    elif FEWEST_STEPS <= total <= steps:
         what = f"{steps:g} steps of warm-up, and the run has {total}: the rate is never reached"
         yield Problem(key, what, f"set {key}=0.03 (a share)")
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 
+from podproof.compiler.schedule_rules import FEWEST_STEPS
 from podproof.compiler.schema import TrainerConfig
 from podproof.runtime.arithmetic import Arithmetic
 from podproof.runtime.errors import Problem
 from podproof.runtime.plan import Plan
-
-_FEWEST_STEPS = 50
 
 
 def run_length_problems(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
@@ -15,7 +14,7 @@ def run_length_problems(plan: Plan, numbers: Arithmetic) -> Iterator[Problem]:
 
     Where packing hides the number of steps nothing is said, nor of a run so short that it is a try.
     """
-    if numbers.total_steps is not None and numbers.total_steps >= _FEWEST_STEPS:
+    if numbers.total_steps is not None and numbers.total_steps >= FEWEST_STEPS:
         yield from _beyond_the_end(plan, numbers, numbers.total_steps)
 
 
