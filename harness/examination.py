@@ -2,7 +2,7 @@
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from podproof.harness.repeats import repeat_notices, repeat_problems, repeats
 from podproof.harness.row_scan import ScanPlan, SourceScan, places, scan, stream
 from podproof.harness.row_signs import SignReader, sign_notices, tally_signs
 from podproof.harness.token_counts import EVAL, TRAIN
-from podproof.harness.token_findings import TokenFindings, find_in_tokens, uncounted
+from podproof.harness.token_findings import Findings, find_in_tokens, uncounted
 from podproof.harness.tokenizer import TokenizerFiles, load_tokenizer, special_tokens
 from podproof.harness.verdict import OnProgress
 from podproof.runtime.data import data_sources, is_undividable, part_data, undividable
@@ -50,15 +50,6 @@ class _Parts:
     roles: tuple[bytearray, ...]
     train: Sequence[int]
     eval: Sequence[int]
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What one question found, until all is told at once."""
-
-    problems: tuple[Problem, ...] = ()
-    facts: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def examine(
@@ -97,9 +88,9 @@ def examine(
     return Examined(tuple(problems), tuple(facts), details, len(parts.train), len(parts.eval))
 
 
-def _repeats(plan: Plan, parts: _Parts) -> _Found:
+def _repeats(plan: Plan, parts: _Parts) -> Findings:
     repeated = repeats(parts.train, parts.eval)
-    return _Found(
+    return Findings(
         tuple(repeat_problems(repeated, plan.data)),
         tuple(repeat_notices(repeated)),
         {"repeats": asdict(repeated)},
@@ -108,9 +99,9 @@ def _repeats(plan: Plan, parts: _Parts) -> _Found:
 
 def _contradictions(
     plan: Plan, scanning: ScanPlan, pairs: SourceScan, trained: bytearray
-) -> _Found:
+) -> Findings:
     if not pairs.turned:
-        return _Found()
+        return Findings()
     numbers = array("Q", (number for number, role in enumerate(trained) if role == _TRAIN))
     found = contradictions(
         array("Q", (pairs.identities[number] for number in numbers)),
@@ -119,14 +110,14 @@ def _contradictions(
     first = [numbers[place] for place in found.first or ()]
     there = places(scanning, pairs, first)
     where = [there[number] for number in first]
-    return _Found(
+    return Findings(
         tuple(contradiction_problems(found, where, plan.data)),
         tuple(contradiction_notices(found, where)),
         {"contradicted": found.contradicted},
     )
 
 
-def _signs(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> _Found:
+def _signs(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> Findings:
     """Return what is worth knowing of the rows of each part."""
     facts: list[str] = []
     details: dict[str, Mapping[str, int]] = {}
@@ -135,7 +126,7 @@ def _signs(scanning: ScanPlan, scans: Sequence[SourceScan], parts: _Parts) -> _F
         where = places(scanning, scans[at], tally.firsts)
         facts += sign_notices(_NAMES[role], tally, where)
         details[_NAMES[role]] = tally.to_dict()
-    return _Found(facts=tuple(facts), details={"signs": details})
+    return Findings(facts=tuple(facts), details={"signs": details})
 
 
 def _scans(scanning: ScanPlan, paths: Sequence[Path]) -> list[SourceScan]:
@@ -183,7 +174,7 @@ def _tokens(
     scans: Sequence[SourceScan],
     parts: _Parts,
     tokenizer: TokenizerFiles | str,
-) -> TokenFindings:
+) -> Findings:
     """Count the tokens of all rows that are used, or say why nobody did."""
     first = scans[0].first
     if isinstance(tokenizer, str):

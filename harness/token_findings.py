@@ -1,7 +1,7 @@
 """What the tokens of all rows say: problems, facts for the summary, and numbers."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from podproof.harness.chat_template import knows_training_templates, training_template
@@ -25,28 +25,28 @@ _MOST_CUT = 0.5
 
 
 @dataclass(frozen=True)
-class TokenFindings:
-    """Problems, sentences for the summary, and JSON values."""
+class Findings:
+    """What one question to the rows found: problems, sentences for the summary, JSON values."""
 
-    problems: tuple[Problem, ...]
-    facts: tuple[str, ...]
-    details: Mapping[str, Any]
+    problems: tuple[Problem, ...] = ()
+    facts: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
-def uncounted(why: str) -> TokenFindings:
+def uncounted(why: str) -> Findings:
     """Say why no token was counted: what is not known is no reason to refuse."""
     fact = f"tokens were not counted: {why}"
-    return TokenFindings((), (fact,), {"tokens": {"not_counted": why}})
+    return Findings((), (fact,), {"tokens": {"not_counted": why}})
 
 
 def find_in_tokens(
     plan: Plan, first: Row, counter: TokenCounter, rows: Iterable[tuple[str, Row]]
-) -> TokenFindings:
+) -> Findings:
     """Count the tokens of all rows, each given with its part; `first` tells their shape."""
     cut = cut_plan(plan)
     unfit = _template_problem(counter, cut, first)
     if unfit is not None:
-        return TokenFindings((unfit,), (), {})
+        return Findings((unfit,), (), {})
     left = _left_to_the_pod(counter, cut)
     cut = replace(cut, is_assistant_only=cut.is_assistant_only and not left)
     counted = count_tokens(rows, _as_trained(counter, cut), cut)
@@ -59,7 +59,7 @@ def find_in_tokens(
         problems += unspoken_rows(part, counted[part], cut)
         facts += [*dropped, *_facts(part, counted[part], cut)]
         details[part] = _details(counted[part], cut)
-    return TokenFindings(tuple(problems), tuple(facts), {"tokens": details})
+    return Findings(tuple(problems), tuple(facts), {"tokens": details})
 
 
 def _left_to_the_pod(counter: TokenCounter, cut: CutPlan) -> tuple[str, ...]:
