@@ -24,6 +24,7 @@ from podproof.compiler.schema import METHODS, TrainerConfig, plain
 from podproof.compiler.syntax import syntax_of
 from podproof.harness.adapter_names import adapter_names
 from podproof.harness.api_types import misfit
+from podproof.harness.explain import key_of
 from podproof.harness.model_names import model_names
 from podproof.harness.position_limit import position_limit
 from podproof.harness.verdict import Surroundings
@@ -174,23 +175,18 @@ def _arguments(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
     given = trainer_arguments(plan, Path("output"))
     for key in sorted(given.keys() - table.arguments.keys()):
         what = f"{table.name} of {table.version} does not take it"
-        yield Problem(_config_key(key), what, _way_out(key, table.arguments))
+        yield Problem(key_of(key, plan), what, _way_out(key, table.arguments))
     # The others were typed by podproof, which knows of some what the libraries do not write down.
     for key in sorted(_free_arguments(plan) & given.keys() & table.types.keys()):
         if misfit(table.types[key], given[key]):
             what = f"{table.version} takes {table.types[key]}, got {given[key]!r}"
-            yield Problem(_config_key(key), what, "write a value of that type")
+            yield Problem(key_of(key, plan), what, "write a value of that type")
 
 
 def _free_arguments(plan: Plan) -> set[str]:
     """Return the arguments of a plan that came from `trainer.extra`."""
     typed = {*plain(TrainerConfig()), *plain(METHODS[plan.method]()), *OWN_ARGUMENTS}
     return set(plan.arguments) - typed
-
-
-def _config_key(argument: str) -> str:
-    section = "trainer" if argument in plain(TrainerConfig()) else "trainer.extra"
-    return f"{section}.{argument}"
 
 
 def _values(plan: Plan, versions: Mapping[str, str]) -> Iterator[Problem]:
