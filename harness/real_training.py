@@ -165,10 +165,23 @@ def _stand_in(plan: Plan, error: Exception) -> Shrunken:
 
 
 def _full_config(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with all of its model type's own defaults, as `AutoConfig.for_model` does."""
+    """Return a config with all of its model type's own defaults, as `AutoConfig.for_model` does.
+
+    Left out are defaults that no plan could carry, such as an infinity: they are filled in again.
+    """
     from transformers import AutoConfig
 
-    return {**AutoConfig.for_model(**given).to_dict(), "model_type": given["model_type"]}
+    full = AutoConfig.for_model(**given).to_dict()
+    carried = {key: value for key, value in full.items() if value == _as_json(value)}
+    return {**carried, "model_type": given["model_type"]}
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as it comes out of JSON; None where JSON cannot carry it."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return None
 
 
 def _make_small_model(plan: ModelPlan, place: Path) -> None:

@@ -38,6 +38,9 @@ _SIZES: Mapping[str, int] = {
     "qk_rope_head_dim": 8,
     "qk_head_dim": 24,
 }
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
+# A model no wider than this is small, and its sizes hang together in ways of its own.
+_NARROW = 256
 # Those that are lowered to this, but never raised.
 _MOST: Mapping[str, int] = {
     **dict.fromkeys(("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"), 64),
@@ -107,6 +110,9 @@ def family_of(name: str) -> str | None:
 def shrunken_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a model's config with two small layers, and everything else as it was.
 
+    Layers that are narrow by themselves keep their widths and heads, so that a config whose sizes
+    do not fit each other is not mended here, nor one whose sizes do broken.
+
     Heads that share keys go on to share them, layers of several kinds stay of several kinds, and
     the vocabulary keeps its size, for a tokenizer belongs to it.
 
@@ -115,12 +121,23 @@ def shrunken_config(config: Mapping[str, Any]) -> dict[str, Any]:
     (32, 16, 'qwen3')
     """
     layers = next((config[name] for name in _LAYER_COUNTS if name in config), None)
-    small = {name: _shrunken_value(name, value, layers) for name, value in config.items()}
+    kept = set(_SIZES) - set(_LAYER_COUNTS) if _is_narrow(config) else set()
+    small = {
+        name: value if name in kept else _shrunken_value(name, value, layers)
+        for name, value in config.items()
+    }
+    if kept:
+        return small
     heads = next((config[name] for name in _HEADS if config.get(name)), None)
     for name in _SHARED_HEADS:
         if isinstance(config.get(name), int):
             small[name] = 2 if heads is None or config[name] == heads else 1
     return small
+
+
+def _is_narrow(config: Mapping[str, Any]) -> bool:
+    width = next((config[name] for name in _WIDTHS if name in config), None)
+    return isinstance(width, int) and width <= _NARROW
 
 
 def plan_to_build(plan: Plan, data: DataPlan) -> Shrunken:

@@ -44,6 +44,18 @@ def test_what_is_no_size_stays_as_it_is() -> None:
     assert shrunken_config({**config, "use_cache": True}) == {**config, "use_cache": True}
 
 
+def test_a_narrow_model_keeps_its_widths_and_heads_and_loses_layers() -> None:
+    config = {"model_type": "codegen", "n_embd": 64, "n_head": 4, "n_layer": 3, "rotary_dim": 8}
+
+    assert shrunken_config(config) == {**config, "n_layer": 2}
+
+
+def test_a_wide_model_loses_both() -> None:
+    small = shrunken_config({"hidden_size": 257, "num_attention_heads": 8, "num_hidden_layers": 3})
+
+    assert small == {"hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+
+
 @pytest.mark.parametrize(
     ("name", "family"),
     [

@@ -68,7 +68,7 @@ def test_a_delivery_of_another_checkpoint_than_the_best_is_refused(
     problems = refusals(script, warm_at_hand)
 
     assert {problem.where for problem in problems} >= {"smoke.choice", "smoke.delivery"}
-    assert "model.safetensors differs from that of checkpoint-4" in problems[-2].what
+    assert "model.safetensors differs from that of checkpoint-2" in problems[-2].what
 
 
 def test_a_delivery_that_is_right_by_chance_is_refused(

@@ -30,7 +30,7 @@ def test_the_summary_says_what_was_built_and_on_which_rows(warm_at_hand: Surroun
     summary, _ = trainer_answer(script_of(*LORA), warm_at_hand)
 
     assert summary == (
-        "SFTTrainer (trl==1.16.0): 16,384 of 51,360 weights trained; a llama of 2 layers; "
+        "SFTTrainer (trl==1.16.0): 47,104 of 260,736 weights trained; a llama of 2 layers; "
         "16 rows of sft.jsonl"
     )
 
