@@ -51,6 +51,18 @@ def every(kind: str, **body: object) -> Wrong:
     return lambda output: events(output, change)
 
 
+def chosen(output: Path) -> int:
+    """Return the step whose weights the run itself says it delivered."""
+    lines = (output / "events.jsonl").read_text().splitlines()
+    (done,) = (json.loads(line) for line in lines if json.loads(line)["kind"] == "done")
+    return int(done["body"]["best_step"])
+
+
+def another(output: Path) -> int:
+    """Return a step that was scored and not chosen."""
+    return 2 if chosen(output) != 2 else 4
+
+
 def without(kind: str) -> Wrong:
     def change(lines: list[dict[str, object]]) -> None:
         lines[:] = [line for line in lines if line["kind"] != kind]
@@ -78,25 +90,40 @@ def test_a_sound_training_keeps_every_promise(output: Path, plan: Plan) -> None:
         (without("evaluation"), "no evaluation was reported with a score"),
         (without("checkpoint_saved"), "saved at , scored at 2, 4, 6, 8"),
         (every("evaluation", score=1.0), "the trainer was shown"),
-        (every("done", best_step=8), "the run calls step 8 best, the scores say 4"),
-        (every("done", checkpoint="checkpoint-8"), "with the weights of step 8, not of step 4"),
+        (
+            lambda output: every("done", best_step=another(output))(output),
+            "the run calls step {another} best, the scores say {chosen}",
+        ),
+        (
+            lambda output: every("done", checkpoint=f"checkpoint-{another(output)}")(output),
+            "with the weights of step {another}, not of step {chosen}",
+        ),
         (every("delivered", sha256={}), "the event names , the folder holds README.md"),
         (lambda output: (output / "delivered/config.json").unlink(), "config.json is missing"),
         (lambda output: (output / "delivered/README.md").unlink(), "has no README.md"),
-        (lambda output: (output / "delivered/README.md").write_text("| 8 | **chosen** |"), "calls"),
-        (lambda output: shutil.rmtree(output / "checkpoint-4"), "checkpoint-4"),
+        (
+            lambda output: (output / "delivered/README.md").write_text(
+                f"| {another(output)} | **chosen** |"
+            ),
+            "calls",
+        ),
+        (
+            lambda output: shutil.rmtree(output / f"checkpoint-{chosen(output)}"),
+            "checkpoint-{chosen}",
+        ),
         (lambda output: shutil.rmtree(output / "delivered"), "there is no folder delivered"),
         (lambda output: (output / "a.unfinished").mkdir(), "a.unfinished is left over"),
         (lambda output: (output / "quarantine").mkdir(), "set aside as damaged"),
         (
             lambda output: with_byte_changed(output / "delivered" / "model.safetensors"),
-            "model.safetensors differs from that of checkpoint-4",
+            "model.safetensors differs from that of checkpoint-{chosen}",
         ),
     ],
 )
 def test_a_promise_that_is_not_kept_is_told(
     wrong: Wrong, told: str, output: Path, plan: Plan
 ) -> None:
+    told = told.format(chosen=chosen(output), another=another(output))
     wrong(output)
 
     assert told in "\n".join(broken(read_trained(output, plan)))
