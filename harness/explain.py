@@ -12,6 +12,13 @@ from podproof.runtime.plan import AdapterPlan, ModelPlan, Plan
 
 _UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 _NO_MODULE = re.compile(r"No module named '?([\w.-]+)")
+# What torch and transformers say of sizes that do not fit each other.
+_SIZES = re.compile(
+    r"must match the size of tensor|shapes? .*(invalid|cannot be multiplied|mismatch)"
+    r"|validate_architecture|divisible by|must be a multiple of"
+)
+_FITTING_SIZES = "give sizes that fit each other, as a published model's config.json does"
+_NO_KEY = "change what the message names; if that is nothing of yours, report it with this config"
 _SHORTEST_KEY = 5  # `r` or `name` may stand in any sentence
 _LONGEST_MESSAGE = 600
 
@@ -35,7 +42,13 @@ def explained(
         what = f"{absent[1]} is needed, and not installed here: {text}"
         return (Problem("pod.requirements", what, f"pip install {absent[1]}, to prove it here"),)
     where = _key_in(text, plan)
-    way_out = f"change {where}, or take it out" if where != "trainer" else "see the message"
+    way_out = f"change {where}, or take it out" if where != "trainer" else _NO_KEY
+    is_ours = where != "trainer" and where.removeprefix("trainer.extra.") in {
+        where,
+        *plan.arguments,
+    }
+    if not is_ours and plan.model.config and _SIZES.search(text):
+        where, way_out = "model.config", _FITTING_SIZES
     return (Problem(where, f"{error}: {text}", way_out),)
 
 

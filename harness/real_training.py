@@ -6,35 +6,24 @@ would. Everything else is done by the script, whose text is loaded as it stands.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from podproof.harness.embedded import embedded
 from podproof.harness.promises import is_alike
-from podproof.harness.shrink import (
-    STAND_IN,
-    Shrunken,
-    family_of,
-    shrunken_config,
-    with_stand_in,
-    without_targets,
-)
+from podproof.harness.shrink import Shrunken
+from podproof.harness.small_model import with_small_model
 from podproof.runtime.checkpoints import WEIGHT_FILES, checkpoint_step, list_checkpoints
 from podproof.runtime.libraries import prepare_training_libraries
-from podproof.runtime.models import model_location
 from podproof.runtime.plan import (
     AdapterKind,
     ModelInit,
-    ModelPlan,
     Plan,
     plan_from_json,
     plan_to_json,
@@ -73,7 +62,10 @@ def build(folder: Path, models: Path) -> Result:
     The script's own `main` does it, up to where `build_trainer` returns. The result says what was
     built, or what the libraries raised.
     """
-    small = _small(folder, models)
+    try:
+        small = _small(folder, models)
+    except Exception as error:  # a config that no model can be made of
+        return 1, {"error": {**_told(error), "linear": []}}
     with embedded((folder / SCRIPT_FILE).read_text(encoding="utf-8")) as code:
         try:
             built, exit_code = _built(code, small.plan, folder)
@@ -124,86 +116,6 @@ JOBS: Mapping[str, Callable[[Path, Path], Result]] = {"build": build, "train": t
 def _small(folder: Path, models: Path) -> Shrunken:
     plan = plan_from_json((folder / PLAN_FILE).read_text(encoding="utf-8"))
     return with_small_model(plan, models)
-
-
-def with_small_model(plan: Plan, models: Path) -> Shrunken:
-    """Return the plan with two small layers of its model's architecture.
-
-    A pretrained model becomes a folder in `models`, made once for all plans that name it: a small
-    model with random weights, and its own tokenizer. Where its config is not at hand another model
-    stands in, and a note says so.
-    """
-    if plan.model.init is ModelInit.RANDOM:
-        config = shrunken_config(_full_config(plan.model.config))
-        vocabulary = min(plan.model.tokenizer_vocab_size or 512, 512)
-        model = replace(plan.model, config=config, tokenizer_vocab_size=vocabulary)
-        return Shrunken(replace(plan, model=model), (f"a {config['model_type']} of 2 layers",))
-    key = hashlib.sha256(json.dumps(asdict(plan.model), sort_keys=True).encode()).hexdigest()
-    place = models / key[:16]
-    try:
-        if not place.is_dir():
-            _make_small_model(plan.model, place)
-    except Exception as error:  # whatever keeps a model from being at hand, another stands in
-        return _stand_in(plan, error)
-    kind = json.loads((place / "config.json").read_text(encoding="utf-8"))["model_type"]
-    model = replace(plan.model, name_or_path=str(place), revision=None, gguf_file=None)
-    note = f"a {kind} of 2 layers with the tokenizer of {plan.model.name_or_path}"
-    return Shrunken(replace(plan, model=model), (note,))
-
-
-def _stand_in(plan: Plan, error: Exception) -> Shrunken:
-    name = plan.model.name_or_path
-    family = family_of(name)
-    if family is not None:
-        config = shrunken_config(_full_config({"model_type": family}))
-        note = f"{name} is not at hand: a {family} of 2 layers with a tokenizer of its own"
-        return Shrunken(with_stand_in(plan, config), (note,))
-    config = shrunken_config(_full_config(STAND_IN))
-    why = str(error).strip().partition("\n")[0][:120]
-    note = f"{name} is not at hand ({why}): a llama stands in, adapter.target_modules untried"
-    return Shrunken(without_targets(with_stand_in(plan, config)), (note,))
-
-
-def _full_config(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with all of its model type's own defaults, as `AutoConfig.for_model` does.
-
-    Left out are defaults that no plan could carry, such as an infinity: they are filled in again.
-    """
-    from transformers import AutoConfig
-
-    full = AutoConfig.for_model(**given).to_dict()
-    carried = {key: value for key, value in full.items() if value == _as_json(value)}
-    return {**carried, "model_type": given["model_type"]}
-
-
-def _as_json(value: Any) -> Any:
-    """Return a value as it comes out of JSON; None where JSON cannot carry it."""
-    try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError):
-        return None
-
-
-def _make_small_model(plan: ModelPlan, place: Path) -> None:
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    location = model_location(plan)
-    source = {"revision": plan.revision, "gguf_file": plan.gguf_file}
-    options = {name: value for name, value in source.items() if value is not None}
-    config = AutoConfig.from_pretrained(location, **options).to_dict()
-    tokenizer = AutoTokenizer.from_pretrained(location, **options)
-    small = AutoConfig.for_model(**shrunken_config(config))
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
-    draft = place.with_name(f"{place.name}.{os.getpid()}")
-    model.save_pretrained(draft)
-    tokenizer.save_pretrained(draft)
-    try:
-        os.replace(draft, place)
-    except OSError:
-        # Another job was faster.
-        shutil.rmtree(draft)
 
 
 def _main(code: Any, plan: Plan, folder: Path) -> int:

@@ -44,3 +44,21 @@ def test_a_message_that_names_no_key_is_passed_on_in_one_line() -> None:
     (problem,) = explained("RuntimeError", "something\n  went wrong", PLAN)
 
     assert (problem.where, problem.what) == ("trainer", "RuntimeError: something went wrong")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The size of tensor a (4) must match the size of tensor b (8) at non-singleton dimension 1",
+        "shape '[1, 12, 4, 0, 16]' is invalid for input of size 384",
+        "mat1 and mat2 shapes cannot be multiplied (8x32 and 64x32)",
+        "embed_dim must be divisible by num_heads (got `embed_dim`: 32 and `num_heads`: 12).",
+    ],
+)
+def test_sizes_that_do_not_fit_are_those_of_the_config_that_the_model_is_drawn_from(
+    message: str,
+) -> None:
+    (problem,) = explained("RuntimeError", message, PLAN)
+
+    assert problem.where == "model.config"
+    assert "sizes that fit each other" in problem.way_out
