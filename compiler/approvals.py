@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,20 @@ def _read_approvals(place: Path) -> tuple[Approval, ...]:
     path = place / APPROVALS_NAME
     values = _read_json(path)
     try:
-        return tuple(Approval(**{**value, "changes": tuple(value["changes"])}) for value in values)
-    except (TypeError, KeyError) as error:
+        return tuple(_approval(value) for value in values)
+    except (TypeError, KeyError, ValueError, OverflowError, OSError) as error:
         what = f"is no list of approvals: {error}"
         raise BadScript(Problem(str(path), what, _APPROVE_AGAIN)) from error
+
+
+def _approval(value: Mapping[str, Any]) -> Approval:
+    approval = Approval(**{**value, "changes": tuple(value["changes"])})
+    words = (approval.name, approval.sha256, approval.who, approval.why, *approval.changes)
+    if not all(isinstance(word, str) for word in words):
+        raise TypeError("name, sha256, who, why and changes must be text")
+    # Raises what is no number, and what is no moment of a calendar.
+    datetime.fromtimestamp(approval.when_unix_s, UTC)
+    return approval
 
 
 def _read_json(path: Path) -> Any:

@@ -143,6 +143,19 @@ def optimizer_packages(config: Config) -> Iterator[Problem]:
         yield Problem("trainer.optim", what, way_out)
 
 
+def optimizer_arguments(config: Config) -> Iterator[Problem]:
+    """Refuse `optim_args` that transformers cannot take apart: it splits at commas, then at `=`."""
+    key = "trainer.extra.optim_args"
+    told = config.trainer.extra.get("optim_args")
+    if not told:
+        return
+    parts = str(told).replace(" ", "").split(",")
+    wrong = next((part for part in parts if part.count("=") != 1), None)
+    if not isinstance(told, str) or wrong is not None:
+        what = f"{wrong!r} is no NAME=VALUE" if isinstance(told, str) else f"{told!r} is no text"
+        yield Problem(key, what, f"write it as +{key}='\"rank=64,scale=0.1\"'")
+
+
 SCHEDULE_RULES = (
     warmup,
     first_evaluation,
@@ -150,4 +163,5 @@ SCHEDULE_RULES = (
     adam,
     scheduler,
     optimizer_packages,
+    optimizer_arguments,
 )

@@ -7,6 +7,7 @@ from podproof.runtime.errors import Problem
 
 # By words of the problem, the first that fit; what the pod says stays as short as it is.
 _WAYS_OUT = (
+    ("byte 0x8b in position 1", "the file is compressed: gunzip it, the pod reads plain text"),
     ("not JSON", "one JSON object on each line; see what json.loads says of this one"),
     ("must be a JSON object", "write the columns as an object: {...}"),
     ("more cells", "quote cells that hold a comma or a line end"),

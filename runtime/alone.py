@@ -57,10 +57,9 @@ class Alone:
     def leave(self) -> None:
         """Wait until every process has trained to the same end."""
 
-    def starts_again(self, notice: Callable[[str], None]) -> bool:
-        """Tell whether a failure is none: all processes are started again, with more memory."""
-        del notice
-        return False
+    def new_start(self) -> str | None:
+        """Return why a failure is none, as all processes are started again; None if it is one."""
+        return None
 
     def ended(self, code: int) -> int:
         """Say how this process ends, and return what it shall exit with."""

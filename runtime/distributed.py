@@ -141,16 +141,15 @@ class Rank(Alone):
         dist.barrier(self._group)
         self._has_left = True
 
-    def starts_again(self, notice: Callable[[str], None]) -> bool:
-        """Tell whether this failure follows from a rank that ran out of memory, and give notice.
+    def new_start(self) -> str | None:
+        """Return why all ranks are started again after this failure; None when they are not.
 
-        It has written down smaller batches; the starter finds them, and starts all ranks again.
+        A rank that ran out of memory has written down smaller batches, which the starter finds.
         """
         sizes = remembered_sizes(self.plan, self.output)
         if sizes is None or sizes == self._sizes or ENDINGS_VARIABLE not in os.environ:
-            return False
-        notice(f"all ranks start again after one ran out of memory: {sizes.describe()}")
-        return True
+            return None
+        return f"all ranks start again after one ran out of memory: {sizes.describe()}"
 
     def ended(self, code: int) -> int:
         """Leave this rank's exit code for the starter, and exit here and now.

@@ -208,8 +208,11 @@ def run_to_its_end(run: PodRun) -> int:
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
         print(trace, file=sys.stderr)
-        if not run.rank.starts_again(run.notice):
+        again = run.rank.new_start()
+        if again is None:
             run.reporter.report(EventKind.FAILED, body=body)
+        else:
+            run.notice(again)
         return EXIT_FAILED
 
 
@@ -259,7 +262,7 @@ def _is_given_up(run: PodRun, error: Exception) -> bool:
     if isinstance(error, DiskFull | OutOfMemory) or is_disk_full(error):
         return True
     is_last = run.surroundings.boot > run.plan.recovery.max_restarts
-    return is_last and not run.rank.starts_again(print)
+    return is_last and run.rank.new_start() is None
 
 
 def _train_and_deliver(run: PodRun) -> DeliveryRecord | None:

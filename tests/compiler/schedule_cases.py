@@ -53,6 +53,9 @@ REFUSED_SCHEDULE: list[tuple[str, str, Values, str]] = [
     ("optimizer_packages", "sft", {"trainer.optim": "lomo"}, "trainer.optim"),
     ("optimizer_packages", "sft", {"trainer.optim": "adamw_torch_xla"}, "trainer.optim"),
     ("optimizer_packages", "sft", GALORE, "trainer.optim"),
+    ("optimizer_arguments", "sft", {EXTRA: {"optim_args": "rank:64"}}, f"{EXTRA}.optim_args"),
+    ("optimizer_arguments", "sft", {EXTRA: {"optim_args": "rank=64,"}}, f"{EXTRA}.optim_args"),
+    ("optimizer_arguments", "sft", {EXTRA: {"optim_args": {"rank": 64}}}, f"{EXTRA}.optim_args"),
     (
         "switches",
         "rented_sft",
@@ -80,6 +83,8 @@ ALLOWED_SCHEDULE: list[tuple[str, str, Values]] = [
     ("scheduler", "sft", {**MIN_LR, EXTRA: {"lr_scheduler_kwargs": {"min_lr_rate": 0.1}}}),
     ("optimizer_packages", "sft", {"trainer.optim": "paged_adamw_8bit"}),
     ("optimizer_packages", "sft", {**GALORE, EXTRA: {"optim_target_modules": "all-linear"}}),
+    ("optimizer_arguments", "sft", {EXTRA: {"optim_args": "rank=64, scale=0.1"}}),
+    ("optimizer_arguments", "sft", {EXTRA: {"optim_args": None}}),
     ("switches", "sft", {"pod.env": {"CUDA_VISIBLE_DEVICES": ""}}),
     ("switches", "rented_sft", {"pod.env": {"HF_HUB_OFFLINE": "0", "UV_OFFLINE": "False"}}),
     ("tokens", "sft", LICENSED),

@@ -123,6 +123,26 @@ REFUSED: list[tuple[str, str, Values, str]] = [
     (
         "prediction_problems",
         "sft",
+        {
+            "predictions.enabled": True,
+            "predictions.validators": (Validator.JSON_SCHEMA,),
+            "predictions.json_schema": {"properties": {"name": {"type": "strng"}}},
+        },
+        "predictions.json_schema.properties.name.type",
+    ),
+    (
+        "prediction_problems",
+        "sft",
+        {
+            "predictions.enabled": True,
+            "predictions.validators": (Validator.JSON_SCHEMA,),
+            "predictions.json_schema": {"$schema": 7},
+        },
+        "predictions.json_schema.$schema",
+    ),
+    (
+        "prediction_problems",
+        "sft",
         {"predictions.enabled": True, "predictions.validators": (Validator.JSON,) * 2},
         "predictions.validators",
     ),

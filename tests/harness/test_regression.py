@@ -1,5 +1,6 @@
 """The regression gate: a script is held against the approved one of its name."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,23 @@ def test_approvals_that_cannot_be_read_are_refused(
     _, problems = regression_answer(sound, approved)
 
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"when_unix_s": "yesterday"}, {"when_unix_s": 1e300}, {"who": 7}, {"changes": [None]}],
+)
+def test_approvals_with_a_value_of_the_wrong_kind_are_refused(
+    approved: Surroundings, sound: PodScript, wrong: dict[str, object]
+) -> None:
+    assert approved.approved is not None
+    place = approved.approved / sound.run.plan.name / APPROVALS_NAME
+    (entry,) = json.loads(place.read_text())
+    place.write_text(json.dumps([{**entry, **wrong}]))
+
+    _, (problem,) = regression_answer(sound, approved)
+
+    assert "is no list of approvals" in problem.what
 
 
 def test_the_gate_stands_after_the_dry_run_and_runs_no_code_of_a_refused_text() -> None:
