@@ -115,8 +115,7 @@ class PodCallback(IsolatedHooks):
         if reading.kind is LogKind.EVALUATION:
             self._show_score(state, logs)
             if score is not None:
-                self._book_score(state, control)
-                self._report_score(state, reading, score, logs)
+                self._tell_score(state, control, reading, score, logs)
         elif reading.kind is LogKind.SUMMARY and self.plan.objective is Objective.REWARD:
             self._choose_by_reward(args, state)
 
@@ -203,16 +202,11 @@ class PodCallback(IsolatedHooks):
         A checkpoint written under another metric brings that metric's best value, which no score
         of ours might ever beat. The trainer looks up the best checkpoint when it next saves one.
         """
-        step = self.scores.best_step
-        best = None if step is None else -self.scores.best_score
+        step = self._scores.best_step
+        best = None if step is None else -self._scores.best_score
         if (state.best_global_step, state.best_metric) != (step, best):
             state.best_global_step, state.best_metric = step, best
             state.best_model_checkpoint = None
-
-    def _book_score(self, state: Any, control: Any) -> None:
-        # The trainer compares no evaluation that was not due: that of eval_on_start.
-        if not control.should_evaluate:
-            self._put_books_right(state)
 
     def _metric_at(self, step: int) -> float:
         """Return the score of this step for the trainer: NaN, which is never best, without one.
@@ -246,9 +240,12 @@ class PodCallback(IsolatedHooks):
         if state.log_history:
             state.log_history[-1][SCORE_KEY] = logs[SCORE_KEY]
 
-    def _report_score(
-        self, state: Any, reading: Reading, score: Score, logs: Mapping[str, Any]
+    def _tell_score(
+        self, state: Any, control: Any, reading: Reading, score: Score, logs: Mapping[str, Any]
     ) -> None:
+        # The trainer compares no evaluation that was not due: that of eval_on_start.
+        if not control.should_evaluate:
+            self._put_books_right(state)
         trend = (self._trend, tuple(self._losses))
         body = EvaluationBody(reading.eval_set, score, trend, dict(logs))
         self._send(state, EventKind.EVALUATION, body)

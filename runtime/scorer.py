@@ -89,8 +89,9 @@ def observe_evaluation(
         return _unusable(state, step, measures, plan)
     state = _with_evaluation(state, loss, measures, plan)
     evaluation = _evaluation(state, step, loss, plan)
-    formula = SCORERS[plan.name].components(state, evaluation, plan)
-    components = {**formula, **_objective(evaluation, plan)}
+    components = SCORERS[plan.name].components(state, evaluation, plan)
+    if plan.objective is Objective.ACCURACY:
+        components = {**components, "objective": _accuracy_term(evaluation, plan)}
     value = _sum_in_order(components.values())
     if not math.isfinite(value):
         # Losses near the largest float add up to infinity, and a formula of the user's may say NaN.
@@ -186,11 +187,9 @@ SCORERS: Mapping[ScorerName, Scorer] = {
 }
 
 
-def _objective(evaluation: Evaluation, plan: ScorerPlan) -> dict[str, float]:
+def _accuracy_term(evaluation: Evaluation, plan: ScorerPlan) -> float:
     """Return the term of `objective=accuracy`; where accuracies tie (at 1.0, say), loss decides."""
-    if plan.objective is not Objective.ACCURACY:
-        return {}
-    return {"objective": -plan.accuracy_weight * evaluation.scale * (evaluation.accuracy or 0.0)}
+    return -plan.accuracy_weight * evaluation.scale * (evaluation.accuracy or 0.0)
 
 
 def _within_tolerance(usable: Sequence[Score], plan: ScorerPlan) -> list[Score]:
@@ -207,11 +206,11 @@ def _within_tolerance(usable: Sequence[Score], plan: ScorerPlan) -> list[Score]:
 def _with_evaluation(
     state: ScoreState, loss: float, measures: Measures, plan: ScorerPlan
 ) -> ScoreState:
-    before = state.measures
+    before, ema, alpha = state.measures, state.loss_ema, plan.eval_ema_alpha
     return changed(
         state,
         scale=abs(loss) if state.scale is None else state.scale,
-        loss_ema=_moved(state.loss_ema, loss, plan.eval_ema_alpha),
+        loss_ema=loss if ema is None else (1 - alpha) * ema + alpha * loss,
         measures=Measures(
             before.margin if measures.margin is None else measures.margin,
             before.accuracy if measures.accuracy is None else measures.accuracy,
@@ -243,21 +242,12 @@ def _with_score(state: ScoreState, score: Score, plan: ScorerPlan) -> ScoreState
     news: dict[str, Any] = {"scored_step": score.step, "since_best": since_best}
     if score.is_best:
         news |= {"best_score": score.value, "best_step": score.step}
-    if score.loss is not None:
-        news |= {"previous_eval_loss": score.loss, "not_improving": _not_improving(state, score)}
+    loss, previous = score.loss, state.previous_eval_loss
+    if loss is not None:
+        news["previous_eval_loss"] = loss
+        if previous is not None:
+            news["not_improving"] = 0 if loss < previous else state.not_improving + 1
     return changed(state, **news)
-
-
-def _not_improving(state: ScoreState, score: Score) -> int:
-    """Return seed_v1's counter after a usable evaluation."""
-    previous, loss = state.previous_eval_loss, score.loss
-    if previous is None or loss is None:
-        return state.not_improving
-    return 0 if loss < previous else state.not_improving + 1
-
-
-def _moved(average: float | None, value: float, alpha: float) -> float:
-    return value if average is None else (1 - alpha) * average + alpha * value
 
 
 def _sum_in_order(values: Iterable[float]) -> float:
