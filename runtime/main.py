@@ -208,8 +208,7 @@ def run_to_its_end(run: PodRun) -> int:
         trace = traceback.format_exc()
         body = {"error": f"{type(error).__name__}: {error}", "problems": trace.splitlines()[-12:]}
         print(trace, file=sys.stderr)
-        again = run.rank.new_start()
-        if again is None:
+        if (again := run.rank.new_start()) is None:
             run.reporter.report(EventKind.FAILED, body=body)
         else:
             run.notice(again)

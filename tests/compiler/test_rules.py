@@ -21,11 +21,11 @@ from podproof.runtime.plan import (
     PublishTo,
     RowFormat,
     Sink,
-    Validator,
 )
 from tests.compiler.conftest import EXPERIMENTS, RUNPOD_EXPERIMENTS, changed, read_config
 from tests.compiler.environment_cases import ALLOWED_ENVIRONMENT, REFUSED_ENVIRONMENT
 from tests.compiler.model_cases import ALLOWED_MODEL, REFUSED_MODEL
+from tests.compiler.prediction_cases import ALLOWED_PREDICTIONS, REFUSED_PREDICTIONS
 from tests.compiler.schedule_cases import ALLOWED_SCHEDULE, REFUSED_SCHEDULE
 
 Values = Mapping[str, Any]
@@ -107,50 +107,6 @@ REFUSED: list[tuple[str, str, Values, str]] = [
             "data.eval.path": "b.jsonl",
         },
         "data.eval.path",
-    ),
-    (
-        "prediction_problems",
-        "sft",
-        {"predictions.enabled": True, "predictions.validators": (Validator.JSON_SCHEMA,)},
-        "predictions.json_schema",
-    ),
-    (
-        "prediction_problems",
-        "dpo",
-        {"predictions.enabled": True, "predictions.json_schema": {"type": "object"}},
-        "predictions.json_schema",
-    ),
-    (
-        "prediction_problems",
-        "sft",
-        {
-            "predictions.enabled": True,
-            "predictions.validators": (Validator.JSON_SCHEMA,),
-            "predictions.json_schema": {"properties": {"name": {"type": "strng"}}},
-        },
-        "predictions.json_schema.properties.name.type",
-    ),
-    (
-        "prediction_problems",
-        "sft",
-        {
-            "predictions.enabled": True,
-            "predictions.validators": (Validator.JSON_SCHEMA,),
-            "predictions.json_schema": {"$schema": 7},
-        },
-        "predictions.json_schema.$schema",
-    ),
-    (
-        "prediction_problems",
-        "sft",
-        {"predictions.enabled": True, "predictions.validators": (Validator.JSON,) * 2},
-        "predictions.validators",
-    ),
-    (
-        "prediction_problems",
-        "sft",
-        {"predictions.enabled": True, "trainer.eval_strategy": EvalStrategy.NO},
-        "predictions.enabled",
     ),
     ("published_folder", "sft", {"publish.dir": "../out"}, "publish.dir"),
     ("published_folder", "sft", {"publish.dir": "a/b"}, "publish.dir"),
@@ -305,16 +261,6 @@ ALLOWED: list[tuple[str, str, Values]] = [
     ("published_on_the_hub", "sft", ON_THE_HUB),
     ("published_on_the_hub", "sft", {**ON_THE_HUB, "publish.repo_id": "My_Org/a-model.v1_2"}),
     ("published_on_the_hub", "rented_sft", {**ON_THE_HUB, "pod.secrets": {"HF_TOKEN": "hf"}}),
-    (
-        "prediction_problems",
-        "sft",
-        {
-            "predictions.enabled": True,
-            "predictions.validators": tuple(Validator),
-            "predictions.json_schema": {"type": "object"},
-        },
-    ),
-    ("prediction_problems", "sft", {"predictions.json_schema": {"type": "object"}}),
     ("published_folder", "sft", {"publish.dir": "weights-v1.0"}),
     ("_skips", "sft", {"gates.skip": {"scorer": "compared by hand"}}),
     ("unknown_choices", "dpo", {"method.loss_type": ("sigmoid", "sft")}),
@@ -335,8 +281,20 @@ ALLOWED: list[tuple[str, str, Values]] = [
 RULE_NAMED = {rule.__name__: rule for rule in RULES}
 
 
-ALL_REFUSED = [*REFUSED, *REFUSED_ENVIRONMENT, *REFUSED_MODEL, *REFUSED_SCHEDULE]
-ALL_ALLOWED = [*ALLOWED, *ALLOWED_ENVIRONMENT, *ALLOWED_MODEL, *ALLOWED_SCHEDULE]
+ALL_REFUSED = [
+    *REFUSED,
+    *REFUSED_ENVIRONMENT,
+    *REFUSED_MODEL,
+    *REFUSED_PREDICTIONS,
+    *REFUSED_SCHEDULE,
+]
+ALL_ALLOWED = [
+    *ALLOWED,
+    *ALLOWED_ENVIRONMENT,
+    *ALLOWED_MODEL,
+    *ALLOWED_PREDICTIONS,
+    *ALLOWED_SCHEDULE,
+]
 
 
 @pytest.mark.parametrize(("rule", "base", "values", "key"), ALL_REFUSED)
