@@ -214,7 +214,7 @@ def test_a_run_out_of_time_delivers_the_best_so_far_and_says_so(tmp_path: Path) 
         "launch",
         "experiment=tiny_sft",
         "data.max_rows=60",
-        "trainer.num_train_epochs=10000",
+        "trainer.max_steps=100000",
         "pod.max_hours=0.025",
     )
 
