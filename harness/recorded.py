@@ -38,10 +38,16 @@ def recording_of(rows: Sequence[Mapping[str, Any]], where: str) -> Recording:
         what = f"has no header with a method ({', '.join(methods)})"
         raise BadStream(Problem(f"{where}:1", what, WHAT_IS_READ))
     footers = [row for row in rest if row.get("event") == "_footer"]
-    events = [row for row in rest if row.get("event") != "_footer"]
-    problems = [problem for at, row in enumerate(events, 2) for problem in _bad_row(row, where, at)]
+    # Rows with an underscore are notes of the recorder's.
+    numbered = [
+        (at, row) for at, row in enumerate(rest, 2) if not str(row.get("event", "")).startswith("_")
+    ]
+    problems = [problem for at, row in numbered for problem in _bad_row(row, where, at)]
     if problems:
         raise BadStream(*problems)
+    if not numbered:
+        raise BadStream(Problem(where, "has no event", WHAT_IS_READ))
+    events = [row for _, row in numbered]
     history = (footers[-1].get("log_history") if footers else None) or ()
     if not isinstance(history, list | tuple) or not all(isinstance(log, dict) for log in history):
         what = "the footer's log_history is no list of logs"

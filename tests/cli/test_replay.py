@@ -80,6 +80,7 @@ def test_a_script_with_a_slip_is_exit_1_and_the_invariant_is_named(
         ('{"loss": 1.0}', "has no header"),
         ('{"podproof_stream": {"method": "sft"}}', "missing field"),
         ('{"event": "_header", "method": "sft"}\n{"event": "on_log"}\n', "an event needs 'step'"),
+        ('{"event": "_header", "method": "sft"}\n{"event": "_note"}\n', "has no event"),
     ],
 )
 def test_a_file_that_is_no_stream_is_exit_2_and_said(
