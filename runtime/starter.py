@@ -22,6 +22,8 @@ ENDINGS_VARIABLE = "PODPROOF_ENDINGS"
 # sent SIGTERM kills this process when its own patience ends, and no process outlives this one.
 _STARTER_PATIENCE_S = 24 * 3600
 
+_STARTER_STOPPED = 143
+
 # What joins the nodes of a RunPod cluster. eth0 leads outside, and is what NCCL and gloo take.
 _STARTER_CLUSTER_INTERFACE = "ens1"
 
@@ -114,11 +116,12 @@ def run_code(endings: Path, ours: range) -> int:
 
     One of `ours`, this node's, that left none was killed, and counts as failed (1); one of another
     node may be at work still, as the first is while it delivers. When one fails, those that
-    waited for it fail too, with 1; so the highest code is the cause: a stop (143), what a restart
-    cannot mend (2 to 5), any failure (1), none (0).
+    waited for it fail too, with 1, and torchrun stops those that did not; so the cause is the first
+    there is of these: what a restart cannot mend (2 to 7), a stop (143), any failure (1), none (0).
     """
     left = {int(path.name) for path in endings.iterdir() if path.name.isdecimal()}
-    return max(_ending_code(endings / str(rank)) for rank in left.union(ours))
+    codes = (_ending_code(endings / str(rank)) for rank in left.union(ours))
+    return max(codes, key=lambda code: (1 < code < _STARTER_STOPPED, code))
 
 
 def _ending_code(ending: Path) -> int:

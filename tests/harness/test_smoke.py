@@ -103,8 +103,8 @@ def test_a_delivery_that_lost_its_chat_template_is_refused(
     tamper: Tamper, warm_at_hand: Surroundings
 ) -> None:
     script = tamper(
-        "return path.is_file() and not is_ours",
-        'return path.is_file() and not is_ours and path.name != "chat_template.jinja"',
+        "path.is_file() and is_delivered(path.name)",
+        'path.is_file() and is_delivered(path.name) and path.name != "chat_template.jinja"',
     )
 
     (problem,) = refusals(script, warm_at_hand)

@@ -148,10 +148,20 @@ def test_each_process_gets_its_share_of_the_cores_and_one_at_least() -> None:
         ({0: 1, 1: 3}, 3),
         ({0: 4, 1: 0}, 4),
         ({0: 1, 1: 143}, 143),
+        ({0: 3, 1: 143}, 3),
         ({0: 0}, 1),
         ({}, 1),
     ],
-    ids=["done", "stopped", "bad data on one", "delivery", "interrupted", "one killed", "all"],
+    ids=[
+        "done",
+        "stopped",
+        "bad data on one",
+        "delivery",
+        "interrupted",
+        "bad data first",
+        "one killed",
+        "all",
+    ],
 )
 def test_the_code_of_a_run_is_that_of_the_rank_that_caused_it(
     tmp_path: Path, codes: dict[int, int], of_the_run: int
