@@ -6,8 +6,10 @@ differs by more than its size is said in a note, since it was not proven.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib import metadata
 from typing import Any
 
+from podproof.compiler.optimizers import package_of
 from podproof.runtime.plan import (
     AdapterKind,
     AdapterPlan,
@@ -123,8 +125,17 @@ def without_targets(plan: Plan) -> Plan:
 
 def _kept(arguments: Mapping[str, Any]) -> dict[str, Any]:
     out = {*_LEFT_OUT, *_UNSAID}
+    if _absent_package(arguments) is not None:
+        out |= {"optim", "optim_args", "optim_target_modules"}
     kept = {key: value for key, value in arguments.items() if key not in out}
     return {**kept, "report_to": "none"}
+
+
+def _absent_package(arguments: Mapping[str, Any]) -> str | None:
+    """Return the package that the optimizer needs when it is not installed here, as on the pod."""
+    package = package_of(str(arguments.get("optim", "")))
+    is_there = package is None or any(metadata.distributions(name=package))
+    return None if is_there else package
 
 
 def _few_steps(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,4 +168,8 @@ def _processes(plan: Plan) -> list[str]:
 
 
 def _arguments_left_out(arguments: Mapping[str, Any]) -> list[str]:
-    return [f"{name} left out" for name in _LEFT_OUT if arguments.get(name)]
+    notes = [f"{name} left out" for name in _LEFT_OUT if arguments.get(name)]
+    package = _absent_package(arguments)
+    if package is not None:
+        notes.append(f"optim={arguments['optim']} left out: {package} is not installed here")
+    return notes

@@ -18,6 +18,20 @@ def test_a_plan_to_build_keeps_the_arguments_and_says_which_it_cannot_try() -> N
     assert (small.plan.gpu_count, small.plan.data) == (1, DATA)
 
 
+def test_an_optimizer_whose_package_only_the_pod_will_have_is_left_out_and_said() -> None:
+    plan = script_of(
+        "experiment=tiny_sft",
+        "trainer.optim=galore_adamw",
+        "+trainer.extra.optim_target_modules=[q_proj]",
+        "+pod.requirements.galore-torch='1.0'",
+    ).run.plan
+
+    small = plan_to_train(plan, DATA)
+
+    assert small.notes == ("optim=galore_adamw left out: galore-torch is not installed here",)
+    assert not {"optim", "optim_target_modules"} & small.plan.arguments.keys()
+
+
 def test_a_plan_to_train_is_short_and_reports_to_nobody() -> None:
     plan = script_of("experiment=tiny_sft", "report.integrations=[tensorboard]").run.plan
 
