@@ -77,6 +77,14 @@ def data_centers(config: Config) -> Iterator[Problem]:
             yield Problem("pod.data_centers", what, f"write {name.upper()}")
 
 
+def image_for_cuda(config: Config) -> Iterator[Problem]:
+    """Refuse an image for AMD's GPUs: the torch of the script is built for CUDA."""
+    pod = config.pod
+    if pod.provider is Provider.RUNPOD and "rocm" in pod.image.lower():
+        what = f"{pod.image} is for GPUs of AMD, and the torch of the script is built for CUDA"
+        yield Problem("pod.image", what, "choose one with CUDA, such as that of pod=runpod_80gb")
+
+
 def time_enough(config: Config) -> Iterator[Problem]:
     """Refuse a limit that ends a rented pod before it has installed what it trains with."""
     pod = config.pod
@@ -140,4 +148,4 @@ def _needs_cuda_13(config: Config) -> bool:
     return version.local is None and version >= _CUDA_13_SINCE
 
 
-POD_RULES = (known_gpus, torch_and_driver, torch_and_gpu, data_centers, time_enough)
+POD_RULES = (known_gpus, torch_and_driver, torch_and_gpu, data_centers, image_for_cuda, time_enough)

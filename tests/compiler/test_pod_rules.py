@@ -40,6 +40,7 @@ def found(config: Config, values: Mapping[str, Any]) -> list[Problem]:
         ({"pod.cloud": Cloud.COMMUNITY}, "pod.cloud", "SECURE"),
         ({"pod.network_volume": "/workspace"}, "pod.network_volume", "console"),
         ({"pod.data_centers": ("eu-ro-1",)}, "pod.data_centers", "EU-RO-1"),
+        ({"pod.image": "runpod/pytorch:2.6.0-py3.11-ROCm6.3"}, "pod.image", "CUDA"),
         ({"pod.max_hours": 0.1}, "pod.max_hours", "0.2"),
         ({"pod.gpu": A100, "pod.max_usd": 0.1}, "pod.max_usd", "minutes"),
     ],
