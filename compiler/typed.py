@@ -65,6 +65,9 @@ def _with_way_out(problem: Problem, method: str) -> Problem:
     where = problem.where.lstrip(".")
     if problem.what == "unknown field":
         return Problem(where, "no such key", did_you_mean(where, method))
+    if problem.what == "missing field":
+        # Hydra's ~KEY takes a key away; a config of ours keeps them all.
+        return Problem(where, "was taken away, and every config needs it", f"write {where}=VALUE")
     return Problem(where, problem.what, problem.way_out or _of_the_right_type(where, problem.what))
 
 

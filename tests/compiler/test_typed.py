@@ -20,3 +20,10 @@ def test_a_value_of_the_wrong_type_has_a_way_out(typed: str, way_out: str) -> No
     key = typed.partition("=")[0]
 
     assert refusal("experiment=tiny_sft", typed)[key].way_out == way_out
+
+
+def test_a_key_that_was_taken_away_is_told_to_be_set_instead() -> None:
+    problem = refusal("experiment=tiny_sft", "~method.packing")["method.packing"]
+
+    assert "was taken away" in problem.what
+    assert problem.way_out == "write method.packing=VALUE"
