@@ -142,7 +142,7 @@ def test_attention_that_transformers_has_not_is_refused_with_the_nearest() -> No
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("experiment=tiny_sft", "method.max_length=513"),
+        ("experiment=tiny_sft", "method.max_length=1025"),
         ("experiment=tiny_sft", "model.config={model_type: gpt2, n_positions: 64}"),
         (
             "experiment=llama3_8b_qlora_sft",
@@ -163,7 +163,7 @@ def test_rows_longer_than_the_positions_of_the_model_are_refused(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("method.max_length=512",),
+        ("method.max_length=1024",),
         ("method.max_length=null",),
         ("method.max_length=2048", "+model.config.rope_scaling={rope_type: yarn, factor: 4.0}"),
         ("method.max_length=2048", "+model.config.rope_parameters={rope_type: linear, factor: 4}"),

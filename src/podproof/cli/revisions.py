@@ -37,9 +37,11 @@ def _unpack(top: Path, commit: str, folder: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as archive:
         assert archive.stdout is not None
         with tarfile.open(fileobj=archive.stdout, mode="r|") as members:
+            # Python before 3.11.4 has no filters and ignores this; git's own archives need none.
+            members.extraction_filter = getattr(tarfile, "data_filter", None)
             for member in members:
                 if member.isfile() and Path(member.name).suffix in _SUFFIXES:
-                    members.extract(member, folder, filter="data")
+                    members.extract(member, folder)
 
 
 def _git(revision: str, *arguments: str) -> str:
