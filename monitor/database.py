@@ -48,7 +48,12 @@ class Database:
         self._url = _read_url(url)
         with self._explained():
             self._engine = _engine(self._url, busy_timeout_s)
-            self._prepare(busy_timeout_s)
+            try:
+                self._prepare(busy_timeout_s)
+            except BaseException:
+                # Nobody will close a store that was never opened.
+                self._engine.dispose()
+                raise
 
     def close(self) -> None:
         """Close every connection."""

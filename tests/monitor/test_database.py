@@ -1,3 +1,4 @@
+import gc
 import resource
 import sqlite3
 import subprocess
@@ -84,6 +85,19 @@ def test_a_file_of_another_kind_is_not_a_store_and_is_left_alone(tmp_path: Path)
         open_store(tmp_path / "notes.txt")
 
     assert (tmp_path / "notes.txt").read_text().startswith("these are my notes")
+
+
+def test_a_file_that_is_no_store_is_not_kept_open(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("these are my notes, not a database\n" * 100)
+    gc.disable()
+    try:
+        before = len(list(Path("/dev/fd").iterdir()))
+        with pytest.raises(StoreUnavailable):
+            open_store(tmp_path / "notes.txt")
+
+        assert len(list(Path("/dev/fd").iterdir())) == before
+    finally:
+        gc.enable()
 
 
 def test_a_store_that_may_not_be_written_can_be_read_and_says_so(tmp_path: Path) -> None:
